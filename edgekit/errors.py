@@ -1,0 +1,76 @@
+"""Every exception edgekit raises on purpose.
+
+    EdgekitError
+    ├── UsageError            a command line, recipe or argument that cannot be right
+    ├── UnknownModelError     a model name that resolves to nothing (carries near names)
+    ├── WeightsError          weights that cannot be found, fetched or loaded
+    ├── DataError             images or labels that cannot be used
+    ├── CaptureError          a module that torch.export or our importer cannot express
+    ├── GraphError            a graph that violates its own invariants
+    ├── QuantizationError     calibration that cannot give usable parameters
+    ├── UnsupportedError      operators a target cannot lower (all of them, with modules)
+    ├── ArtifactError         a model file that is truncated, foreign or inconsistent
+    ├── StoreError            the store or the output directory cannot be written
+    └── GateError             a proof that failed its threshold
+
+A message is one line: where: what was wrong: what would be accepted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EdgekitError(Exception):
+    """Base of every error a user can cause or cure; the CLI prints it in one line, exit 2."""
+
+
+class UsageError(EdgekitError):
+    pass
+
+
+class UnknownModelError(EdgekitError):
+    pass
+
+
+class WeightsError(EdgekitError):
+    pass
+
+
+class DataError(EdgekitError):
+    pass
+
+
+class CaptureError(EdgekitError):
+    pass
+
+
+class GraphError(EdgekitError):
+    pass
+
+
+class QuantizationError(EdgekitError):
+    pass
+
+
+class UnsupportedError(EdgekitError):
+    pass
+
+
+class ArtifactError(EdgekitError):
+    pass
+
+
+class StoreError(EdgekitError):
+    pass
+
+
+class GateError(EdgekitError):
+    """A build whose proof failed; the CLI exits 1, not 2."""
+
+
+def did_you_mean(word: str, known: Iterable[str], count: int = 3) -> str:
+    """'; did you mean a, b?' for the names nearest to `word`, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=count, cutoff=0.6)
+    return f"; did you mean {', '.join(near)}?" if near else ""
