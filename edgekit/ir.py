@@ -94,12 +94,17 @@ class Node:
 
 @dataclass(eq=False)
 class Graph:
-    """A straight-line program in topological order."""
+    """A straight-line program in topological order.
+
+    `batchable`: nodes that bake the batch of 1 into their shapes do not exist, so any N runs in one go;
+    otherwise `run` goes image by image.
+    """
 
     inputs: list[Value]
     outputs: list[Value]
     nodes: list[Node]
     name: str = "model"
+    batchable: bool = True
 
     # queries
     def values(self) -> Iterator[Value]:
@@ -215,6 +220,7 @@ class Graph:
         return {
             "format": FORMAT_VERSION,
             "name": self.name,
+            "batchable": self.batchable,
             "values": [
                 {
                     "name": v.name,
@@ -251,7 +257,7 @@ class Graph:
 
     # execution
     def module(self) -> torch.nn.Module:
-        """An nn.Module whose floating constants are parameters of this graph (shared, so training edits it)."""
+        """An nn.Module whose floating constants are parameters, shared with this graph: training edits it."""
         return _GraphModule(self)
 
 
@@ -347,6 +353,9 @@ def run(
         before_node: called with a node and its arguments just before it runs.
     Returns: one tensor per graph output. Intermediates are freed after their last use.
     """
+    if not graph.batchable and len(inputs) == 1 and len(inputs[0]) > 1:
+        each = [run(graph, [image], on_value, before_node) for image in inputs[0].split(1)]
+        return [torch.cat(parts) for parts in zip(*each, strict=True)]
     hook = on_value or (lambda _value, tensor: tensor)
     if len(inputs) != len(graph.inputs):
         raise GraphError(f"[run] {len(inputs)} inputs given: the graph takes {len(graph.inputs)}")
