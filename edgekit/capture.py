@@ -107,7 +107,7 @@ def _prove(graph: Graph, example: torch.Tensor, reference: list[torch.Tensor]) -
             if a.shape != b.shape or not error <= RELATIVE_TOLERANCE:
                 raise CaptureError(
                     f"[capture] {graph.name}: output {value.name} differs from eager by {error:.1e}: "
-                    f"at most {RELATIVE_TOLERANCE:.0e} relative; is the module random or stateful in eval mode?"
+                    f"at most {RELATIVE_TOLERANCE:.0e} relative; is it random or stateful in eval mode?"
                 )
         try:
             pair = run(graph, [torch.cat([example, example])])
@@ -267,7 +267,9 @@ class Importer:
             self.keep_alive.append(x)
         return self.constants[id(x)]
 
-    def emit(self, op: str, inputs: Iterable[Any], dims: Iterable[int] | None = None, /, **attrs: Any) -> Value:
+    def emit(
+        self, op: str, inputs: Iterable[Any], dims: Iterable[int] | None = None, /, **attrs: Any
+    ) -> Value:
         """Append a node with one output, by default of the fx node's own shape."""
         if dims is None:
             dims = self.node.meta["val"].shape

@@ -1,0 +1,48 @@
+"""scaled_dot_product_attention -> matmul, softmax, matmul, with the scale on the query side.
+
+softmax(q k^T * scale + mask) v = softmax((q * scale) k^T + mask) v
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from edgekit.ir import Graph, Node, Value
+from edgekit.passes.rewrite import new_constant
+
+
+def expand_attention(graph: Graph) -> int:
+    expanded = 0
+    for node in [n for n in graph.nodes if n.op == "scaled_dot_product_attention"]:
+        q, k, v, mask = node.inputs
+        assert q is not None and k is not None and v is not None
+        scale = node.attrs["scale"] or 1.0 / math.sqrt(q.shape[-1])
+        batch, (rows, columns) = q.shape[:-2], (q.shape[-2], k.shape[-2])
+        position = graph.nodes.index(node)
+        added: list[Node] = []
+        taken: set[str] = set()
+
+        def emit(op: str, inputs: list[Value], shape: tuple[int, ...], **attrs: object) -> Value:
+            stem = f"{node.source}/{op}"  # noqa: B023 (called in this iteration only)
+            name = graph.fresh_name(stem)
+            while name in taken:  # noqa: B023
+                name += "_"
+            taken.add(name)  # noqa: B023
+            value = Value(name, shape)
+            added.append(Node(op, list(inputs), [value], attrs, node.source))  # noqa: B023
+            return value
+
+        factor = new_constant(graph, f"{node.source}/scale", torch.tensor(scale))
+        scaled = emit("mul", [q, factor], q.shape)
+        order = (*range(len(batch)), len(batch) + 1, len(batch))
+        transposed = emit("permute", [k], (*batch, k.shape[-1], columns), dims=order)
+        scores = emit("matmul", [scaled, transposed], (*batch, rows, columns))
+        if mask is not None:
+            scores = emit("add", [scores, mask], scores.shape)
+        weights = emit("softmax", [scores], scores.shape, dim=len(scores.shape) - 1)
+        added.append(Node("matmul", [weights, v], [node.output], {}, node.source))
+        graph.nodes[position : position + 1] = added
+        expanded += 1
+    return expanded

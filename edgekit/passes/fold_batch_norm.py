@@ -1,0 +1,59 @@
+"""conv2d | linear | conv_transpose2d, then batch_norm -> one convolution.
+
+y = gamma * (W x + b - mean) / sqrt(var + eps) + beta
+  = (W * g) x + (b - mean) * g + beta                 with g = gamma / sqrt(var + eps), per output channel
+Computed in float64, since g can be large. Does not fire when the convolution's result is read elsewhere.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from edgekit.ir import Graph, Node
+from edgekit.passes.rewrite import new_constant, sole_reader
+
+OUTPUT_AXIS = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
+
+
+def fold_batch_norm(graph: Graph) -> int:
+    producers = graph.producers()
+    counts = graph.use_counts()
+    folded = 0
+    for norm in [n for n in graph.nodes if n.op == "batch_norm"]:
+        assert norm.inputs[0] is not None
+        conv = producers.get(norm.inputs[0])
+        if conv is None or conv.op not in OUTPUT_AXIS or not sole_reader(counts, conv.output):
+            continue
+        if conv.op == "conv_transpose2d" and conv.attrs["groups"] != 1:
+            continue
+        if conv.op == "linear" and len(conv.output.shape) != 2:
+            continue
+        gain, shift = affine(norm)
+        _scale_output(graph, conv, gain, shift)
+        conv.outputs = [norm.output]
+        graph.nodes.remove(norm)
+        folded += 1
+    return folded
+
+
+def affine(norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
+    """A batch_norm node as y = gain * x + shift, float64 (C,) each."""
+    weight, bias, mean, var = (None if v is None else v.data.double() for v in norm.inputs[1:])  # type: ignore[union-attr]
+    assert mean is not None and var is not None
+    gain = torch.rsqrt(var + norm.attrs["eps"])
+    if weight is not None:
+        gain = gain * weight
+    shift = -mean * gain
+    return gain, shift if bias is None else shift + bias
+
+
+def _scale_output(graph: Graph, conv: Node, gain: torch.Tensor, shift: torch.Tensor) -> None:
+    weight, bias = conv.inputs[1], conv.inputs[2]
+    assert weight is not None and weight.data is not None
+    shape = [1] * weight.data.ndim
+    shape[OUTPUT_AXIS[conv.op]] = -1
+    scaled = (weight.data.double() * gain.reshape(shape)).float()
+    offset = shift if bias is None or bias.data is None else bias.data.double() * gain + shift
+    conv.inputs[1] = new_constant(graph, weight.name, scaled, replaces=weight)
+    stem = weight.name.removesuffix("weight").rstrip(".")
+    conv.inputs[2] = new_constant(graph, f"{stem}.bias", offset.float(), replaces=bias)
