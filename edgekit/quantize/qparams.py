@@ -1,0 +1,186 @@
+"""From ranges and weights to QuantParams, and from QuantParams to integers.
+
+real = scale * (integer - zero_point). Activations are asymmetric int8 (or symmetric int16), one scale a
+tensor, zero exactly representable because padding and ReLU write it. Weights are symmetric int8 in
+[-127, 127], one scale an output channel. Scales are rounded to float32, the precision every model file stores.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from edgekit.errors import QuantizationError
+from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.quantize import rules
+
+LIMITS: dict[str, tuple[int, int]] = {
+    "int8": (-128, 127),
+    "uint8": (0, 255),
+    "int16": (-32768, 32767),
+    "int32": (-(2**31), 2**31 - 1),
+}
+MIN_SPAN = 1e-9  # a narrower range carries no signal: (0, 1) keeps every derived multiplier ordinary
+WEIGHT_MAX = 127
+# A channel's scale is at least this share of its tensor's largest: dead channels keep usable multipliers.
+_WEIGHT_FLOOR = 2.0**-16
+_BIAS_LIMIT = 2.0**30  # the largest bias integer allowed, half of int32: the accumulator needs the rest
+
+
+def _float32(x: float) -> float:
+    return float(np.float32(x))
+
+
+def with_zero(low: float, high: float) -> tuple[float, float]:
+    """The range widened to contain zero; (0, 1) when nothing is left to measure."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    return (low, high) if high - low > MIN_SPAN else (0.0, 1.0)
+
+
+def from_range(low: float, high: float, dtype: str = "int8") -> QuantParams:
+    """Parameters of one activation tensor. The zero point is nudged to the nearest integer, so 0.0 is exact.
+
+    Raises QuantizationError for a NaN, an infinity or low > high; callers add the tensor's name.
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise QuantizationError(f"range ({low}, {high}): finite bounds in order are needed")
+    low, high = with_zero(low, high)
+    smallest, largest = LIMITS[dtype]
+    if dtype == "int16":  # TensorFlow Lite's 16x8 kernels take zero point 0 only
+        return QuantParams((_float32(max(-low, high) / largest),), (0,), dtype)
+    scale = _float32((high - low) / (largest - smallest))
+    zero_point = max(smallest, min(largest, round(smallest - low / scale)))
+    return QuantParams((scale,), (zero_point,), dtype)
+
+
+def weight_quant(weight: torch.Tensor, axis: int = 0, shrink: torch.Tensor | None = None) -> QuantParams:
+    """Symmetric per-channel parameters of a weight; `shrink` multiplies each channel's largest magnitude."""
+    flat = weight.detach().transpose(0, axis).reshape(weight.shape[axis], -1)
+    largest = flat.abs().amax(1).double()
+    if shrink is not None:
+        largest = largest * shrink.double()
+    top = float(largest.max())
+    if not math.isfinite(top):
+        raise QuantizationError("a weight is NaN or infinite")
+    floor = top * _WEIGHT_FLOOR if top > MIN_SPAN else 1.0
+    scales = (largest.clamp_min(floor) / WEIGHT_MAX).float()
+    return QuantParams(tuple(scales.tolist()), (0,) * len(scales), "int8", axis)
+
+
+def scales_of(quant: QuantParams, ndim: int) -> torch.Tensor:
+    """The scales as float32, shaped to broadcast over a tensor of `ndim` dimensions."""
+    scale = torch.tensor(quant.scale, dtype=torch.float32)
+    if quant.axis is None:
+        return scale.reshape(())
+    shape = [1] * ndim
+    shape[quant.axis] = -1
+    return scale.reshape(shape)
+
+
+def codes(data: torch.Tensor, quant: QuantParams) -> torch.Tensor:
+    """integer - zero_point of each element, as float32 (exact)."""
+    low, high = LIMITS[quant.dtype]
+    if quant.axis is not None and quant.dtype == "int8":
+        low = -WEIGHT_MAX
+    zero_point = quant.zero_point[0]
+    return torch.div(data, scales_of(quant, data.ndim)).round_().clamp_(low - zero_point, high - zero_point)
+
+
+def integers(value: Value) -> torch.Tensor:
+    """The stored integers of an annotated constant, in its quant's dtype."""
+    assert value.data is not None and value.quant is not None, value
+    dtype = getattr(torch, value.quant.dtype)
+    return (codes(value.data.detach(), value.quant) + value.quant.zero_point[0]).to(dtype)
+
+
+def bias_integers(node: Node) -> torch.Tensor | None:
+    """The int32 bias of a conv or linear node at input_scale * weight_scale, as float64 (exact)."""
+    bias, weight, x = rules.bias_of(node), rules.weight_of(node), node.inputs[0]
+    if bias is None or bias.data is None or weight is None or weight.quant is None:
+        return None
+    if x is None or x.quant is None:
+        return None
+    scale = torch.tensor(weight.quant.scale, dtype=torch.float64) * x.quant.scale[0]
+    return torch.round(bias.data.detach().double() / scale).clamp_(*LIMITS["int32"])
+
+
+def fit_bias(node: Node) -> None:
+    """Widen the weight scales whose bias would not fit in int32 (channels with almost no weight)."""
+    bias, weight, x = rules.bias_of(node), rules.weight_of(node), node.inputs[0]
+    if bias is None or weight is None or weight.quant is None or x is None or x.quant is None:
+        return
+    assert bias.data is not None
+    least = bias.data.detach().abs().double() / (x.quant.scale[0] * _BIAS_LIMIT)
+    scale = torch.tensor(weight.quant.scale, dtype=torch.float64)
+    if bool((least > scale).any()):
+        fitted = torch.maximum(scale, least).float().tolist()
+        weight.quant = QuantParams(tuple(fitted), weight.quant.zero_point, "int8", weight.quant.axis)
+
+
+def annotate(graph: Graph, ranges: dict[Value, rules.Range] | None = None, dtype: str = "int8") -> None:
+    """Give every activation its parameters and every weight without parameters its own.
+
+    Args:
+        ranges: calibrated range per activation; without it, the ranges the values already carry are used (to
+            derive another target's parameters from an annotated graph).
+        dtype: "int8" or "int16" activations. Weights are int8 either way.
+    Raises: QuantizationError naming the tensor and its module.
+    """
+    producers, users, outputs = graph.producers(), graph.users(), set(graph.outputs)
+    for group in rules.groups(graph):
+        fixed = rules.fixed_quant(group, producers, dtype)
+        low, high = _group_range(group, ranges, producers)
+        if fixed is None:
+            a, b = rules.reader_clip(group, users, outputs)
+            low, high = with_zero(min(max(low, a), b), max(min(high, b), a))
+        for value in group:
+            try:
+                value.quant = fixed or from_range(low, high, dtype)
+            except QuantizationError as error:
+                raise QuantizationError(f"{_where(value, producers)}: {error}") from error
+            value.range = (low, high)
+    for node in graph.nodes:
+        weight = rules.weight_of(node)
+        if weight is None:
+            continue
+        assert weight.data is not None
+        if weight.quant is None:
+            try:
+                weight.quant = weight_quant(weight.data, rules.WEIGHT_AXIS[node.op])
+            except QuantizationError as error:
+                raise QuantizationError(f"[quantize] {weight.name} at {node.source}: {error}") from error
+        weight.range = (float(weight.data.min()), float(weight.data.max()))
+        fit_bias(node)
+
+
+def _group_range(
+    group: list[Value], ranges: dict[Value, rules.Range] | None, producers: dict[Value, Node]
+) -> rules.Range:
+    """The union of what enters the group; tensors that only move data add nothing."""
+    low, high = math.inf, -math.inf
+    for value in group:
+        node = producers.get(value)
+        if node is not None and node.op in rules.MOVES and len(group) > 1 and ranges is not None:
+            continue
+        if value.is_constant:
+            assert value.data is not None
+            bound: rules.Range | None = (float(value.data.min()), float(value.data.max()))
+        elif node is not None and rules.fixed_range(node.op):
+            bound = rules.fixed_range(node.op)
+        else:
+            bound = ranges.get(value) if ranges is not None else value.range
+        if bound is None:
+            raise QuantizationError(f"{_where(value, producers)}: no calibrated range: run quantize first")
+        low, high = min(low, bound[0]), max(high, bound[1])
+    return low, high
+
+
+def _where(value: Value, producers: dict[Value, Node]) -> str:
+    node = producers.get(value)
+    return (
+        f"[quantize] {value.name} at {node.source or 'top level'} ({node.op})"
+        if node
+        else (f"[quantize] {value.name} (input)")
+    )
