@@ -1,0 +1,82 @@
+"""The measurement returns every raw sample it took; nothing here asserts a speed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tflite_files import small_net
+
+import edgekit.verify.latency as module
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.verify.latency import PUBLISH, Profile, latency
+
+TINY = Profile("tiny", 2, 12, 0.0, 5.0, 2, 0.0)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return latency({"float": small_net("builtin"), "int8": small_net("table")}, profile=TINY)
+
+
+def test_every_sample_is_kept(measured):
+    for runs in measured.samples_ns.values():
+        assert [run.shape for run in runs] == [(12,), (12,)]
+        assert all(run.dtype == np.int64 and (run > 0).all() for run in runs)
+    one = measured.files["int8"]
+    assert one.n == 24 and not one.p99_supported
+    assert one.p50_ms <= one.p90_ms <= one.p99_ms
+    assert one.p50_interval[0] <= one.p50_ms <= one.p50_interval[1]
+    assert one.init_ms > 0 and one.first_ms > 0
+
+
+def test_delegation_and_machine_are_recorded(measured):
+    assert measured.files["int8"].partitions == 1 and measured.files["int8"].delegated
+    assert measured.files["float"].partitions == 2
+    assert measured.runtime.startswith("ai-edge-litert ") and measured.machine["cores"] >= 1
+    section = measured.as_dict("int8", "float")
+    assert {"p50_ms", "p90_ms", "p99_ms", "n", "processes", "threads", "runtime", "float_p50_ms"} <= set(
+        section
+    )
+    json.dumps(section)
+
+
+def test_samples_survive_on_disk(measured, tmp_path):
+    measured.save_samples(tmp_path / "samples.json")
+    content = json.loads((tmp_path / "samples.json").read_text())
+    assert [len(run) for run in content["samples_ns"]["int8"]] == [12, 12]
+
+
+def test_what_is_published_has_enough_samples():
+    assert PUBLISH.processes >= 5 and PUBLISH.processes * PUBLISH.samples >= 1000
+
+
+def test_the_worker_needs_neither_torch_nor_edgekit():
+    worker = Path(module.__file__).with_name("latency_worker.py")
+    probe = (
+        f"import sys, runpy; runpy.run_path({str(worker)!r}); "
+        "print('torch' in sys.modules, 'edgekit' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_delegate_that_comes_and_goes_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "_partitions", lambda data, threads: 9)
+    with pytest.raises(ArtifactError, match="1 delegate partitions in a fresh process, 9 in this one"):
+        latency({"int8": small_net()}, profile=TINY)
+
+
+def test_a_dead_worker_is_one_line(monkeypatch):
+    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    with pytest.raises(ArtifactError, match="the measuring process ended with 1"):
+        latency({"int8": small_net()}, profile=TINY)
+
+
+def test_an_unknown_profile_lists_the_known():
+    with pytest.raises(UsageError, match="quick, publish"):
+        latency({"int8": small_net()}, profile="slow")
