@@ -1,0 +1,23 @@
+"""What each runtime really accelerates, as data: one file per format family, no code that lowers anything.
+
+Enters: a target's name. Leaves: a frozen `Target`. `TARGETS` lists every one by name.
+"""
+
+from __future__ import annotations
+
+from edgekit.errors import UsageError, did_you_mean
+from edgekit.targets.target import Target
+from edgekit.targets.tflite import TFLITE_TARGETS
+
+TARGETS: dict[str, Target] = {target.name: target for target in (*TFLITE_TARGETS,)}
+
+
+def get_target(name: str) -> Target:
+    """The target called `name`. Raises UsageError naming the near ones."""
+    if name not in TARGETS:
+        hint = did_you_mean(name, TARGETS) or f": one of {', '.join(TARGETS)}"
+        raise UsageError(f"[target] {name!r} is not a target{hint}")
+    return TARGETS[name]
+
+
+__all__ = ["TARGETS", "Target", "get_target"]

@@ -1,0 +1,92 @@
+"""Arithmetic of two tensors with broadcasting; integer where the runtime's integer form is delegated."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from edgekit.ir import Node, QuantParams, Value
+from edgekit.lower.tflite import constants, layout
+from edgekit.lower.tflite.builder import Tensor
+from edgekit.lower.tflite.context import Context, lowers
+from edgekit.lower.tflite.layout import Perm
+
+
+def operand(ctx: Context, value: Value, rank: int, perm: Perm, *, integer: bool) -> Tensor:
+    """`value`, broadcast from the right to `rank` dimensions, in layout `perm`."""
+    missing = rank - len(value.shape)
+    if value.is_constant:
+        data = constants.as_numpy(value)
+        data = data.reshape((1,) * missing + data.shape).transpose(perm)
+        if not integer:
+            return ctx.constant(value.name, data)
+        quant = value.quant or scalar_parameters(data)
+        return ctx.constant(value.name, constants.quantize(data, quant), quant)
+    if not missing:
+        return ctx.read(value, perm, as_float=not integer)
+    tensor = ctx.read(value, layout.identity(len(value.shape)), as_float=not integer)
+    full = (1,) * missing + value.shape
+    widened = ctx.like(tensor, f"{value.name}/broadcast", full)
+    ctx.reshape(tensor, widened)
+    if layout.moves_nothing(full, layout.identity(rank), perm):
+        turned = ctx.like(widened, f"{value.name}/broadcast", layout.apply(perm, full))
+        ctx.reshape(widened, turned)
+    else:
+        turned = ctx.like(widened, f"{value.name}/broadcast", layout.apply(perm, full))
+        ctx.transpose(widened, turned, perm, value.name)
+    return turned
+
+
+def scalar_parameters(data: np.ndarray) -> QuantParams:
+    """Per-tensor parameters of a constant that calibration gave none; a single number is met exactly."""
+    return constants.symmetric(data, None)
+
+
+def binary(
+    ctx: Context, node: Node, builtin: str, options: Any = None, *, integer_kernel: bool = False
+) -> None:
+    a, b = node.inputs
+    assert a is not None and b is not None
+    rank = len(node.output.shape)
+    whole = [v for v in (a, b) if not v.is_constant and len(v.shape) == rank]
+    perm = ctx.preferred(*whole) if whole else layout.identity(rank)
+    integer = integer_kernel and ctx.integer(node, *(v for v in (a, b) if not v.is_constant))
+    tensors = [operand(ctx, v, rank, perm, integer=integer) for v in (a, b)]
+    result = ctx.write(node.output, perm, integer=integer)
+    ctx.emit(builtin, list(tensors), [result], options)
+
+
+@lowers()
+def add(ctx: Context, node: Node) -> None:
+    code = constants.fused(node.attrs.get("activation"))
+    binary(ctx, node, "ADD", schema.AddOptionsT(fusedActivationFunction=code), integer_kernel=True)
+
+
+@lowers()
+def sub(ctx: Context, node: Node) -> None:
+    code = constants.fused(node.attrs.get("activation"))
+    binary(ctx, node, "SUB", schema.SubOptionsT(fusedActivationFunction=code), integer_kernel=True)
+
+
+@lowers()
+def mul(ctx: Context, node: Node) -> None:
+    code = constants.fused(node.attrs.get("activation"))
+    binary(ctx, node, "MUL", schema.MulOptionsT(fusedActivationFunction=code), integer_kernel=True)
+
+
+@lowers()
+def div(ctx: Context, node: Node) -> None:
+    code = constants.fused(node.attrs.get("activation"))
+    binary(ctx, node, "DIV", schema.DivOptionsT(fusedActivationFunction=code))
+
+
+@lowers()
+def maximum(ctx: Context, node: Node) -> None:
+    binary(ctx, node, "MAXIMUM", schema.MaximumMinimumOptionsT())
+
+
+@lowers()
+def minimum(ctx: Context, node: Node) -> None:
+    binary(ctx, node, "MINIMUM", schema.MaximumMinimumOptionsT())

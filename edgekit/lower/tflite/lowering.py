@@ -1,0 +1,182 @@
+"""A prepared graph in, the bytes of a .tflite file out, with what a verifier needs to find its way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import edgekit
+from edgekit.errors import UnsupportedError, UsageError
+from edgekit.ir import Graph, QuantParams, Value
+from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
+    activation,
+    attention,
+    convolution,
+    elementwise,
+    layout,
+    movement,
+    pooling,
+    resize,
+)
+from edgekit.lower.tflite.builder import Signature, Tensor, pack
+from edgekit.lower.tflite.context import CHECKS, LOWERINGS, Context
+from edgekit.lower.tflite.layout import NHWC, Perm, RemainingTranspose
+from edgekit.targets import Target
+
+
+@dataclass(frozen=True)
+class LoweredOp:
+    """One operator of the file, in file order, and the graph node it came from."""
+
+    builtin: str
+    op: str
+    source: str
+    node_index: int
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """
+    data: the file's bytes.
+    tensors: value name -> name of the tensor that holds exactly this value.
+    layouts: value name -> stored layout: tensor dimension i holds value dimension layouts[name][i].
+    certificate: every TRANSPOSE that is left.
+    operators: what the file runs, in order; index -1 for what the signature asked for.
+    inputs, outputs: the signature's names, in order.
+    """
+
+    data: bytes
+    tensors: dict[str, str]
+    layouts: dict[str, Perm]
+    certificate: tuple[RemainingTranspose, ...]
+    operators: tuple[LoweredOp, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def supported(target: Target) -> frozenset[str]:
+    """The graph ops this format can express; what a single node asks for may still be refused."""
+    assert target.format == "tflite"
+    return frozenset(LOWERINGS)
+
+
+def unsupported(graph: Graph, target: Target) -> list[str]:
+    """One line for every node that cannot be lowered, with its module and what would be accepted."""
+    lines = []
+    for node in graph.nodes:
+        where = f"cannot lower {node.op!r} at {node.source or 'top level'}"
+        if node.op not in LOWERINGS:
+            lines.append(where)
+        elif node.op in CHECKS and (reason := CHECKS[node.op](node, target)):
+            lines.append(f"{where} ({reason})")
+    return lines
+
+
+def lower(
+    graph: Graph, target: Target, *, io_dtype: str | None = None, outputs_also: tuple[str, ...] = ()
+) -> Lowered:
+    """The .tflite file of a graph that went through `prepare`.
+
+    Args:
+        io_dtype: type of the file's inputs and outputs; None takes the target's default. "float32" and
+        "uint8"
+            on an integer target convert at the edges.
+        outputs_also: names of values that become further outputs, for probing; the rest of the file is the
+        same.
+    Raises: UnsupportedError naming every node at once, UsageError for an I/O type the target does not take.
+    """
+    lines = unsupported(graph, target)
+    if lines:
+        raise UnsupportedError(f"{target.name}: {'; '.join(dict.fromkeys(lines))}")
+    io_dtype = io_dtype or target.io_dtypes[0]
+    if io_dtype not in target.io_dtypes:
+        raise UsageError(
+            f"[target] {io_dtype!r} is no input type of {target.name}: one of {', '.join(target.io_dtypes)}"
+        )
+    ctx = Context(graph, target, exposed=frozenset(graph.value(name) for name in outputs_also))
+    inputs = [(_key(value), _input(ctx, value, io_dtype)) for value in graph.inputs]
+    ctx.run()
+    ctx.node, ctx.node_index = None, -1
+    outputs: list[tuple[str, Tensor]] = []
+    for value in graph.outputs:
+        outputs.append((_key(value), _output(ctx, value, io_dtype, [t for _, t in (*inputs, *outputs)])))
+    for value in ctx.exposed_in_order():
+        if value not in graph.outputs and value not in graph.inputs:
+            outputs.append((_key(value), ctx.stored[value][0]))
+    data = pack(
+        ctx.operators,
+        Signature(inputs, _unique(outputs)),
+        name=graph.name,
+        description=f"edgekit {edgekit.__version__}, {target.name}",
+        metadata={"min_runtime_version": b"2.17.0".ljust(16, b"\0")},
+    )
+    written = {t for op in ctx.operators for t in op.outputs} | {t for _, t in inputs}
+    held = {v: (t, perm) for v, (t, perm) in ctx.stored.items() if t in written and _exact(v, t)}
+    return Lowered(
+        data=data,
+        tensors={v.name: t.name for v, (t, _) in held.items()},
+        layouts={v.name: perm for v, (_, perm) in held.items()},
+        certificate=tuple(ctx.certificate),
+        operators=tuple(
+            LoweredOp(op.name, op.graph_op, op.source, op.node_index, tuple(t.name for t in op.outputs))
+            for op in ctx.operators
+        ),
+        inputs=tuple(key for key, _ in inputs),
+        outputs=tuple(key for key, _ in outputs),
+    )
+
+
+def _exact(value: Value, tensor: Tensor) -> bool:
+    return tensor.quant == value.quant
+
+
+def _key(value: Value) -> str:
+    return value.name
+
+
+def _unique(outputs: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """Signature outputs without a second mention of the same key."""
+    return list(dict(outputs).items())
+
+
+def _native(value: Value) -> str:
+    return value.quant.dtype if value.quant else "float32"
+
+
+def _input(ctx: Context, value: Value, io_dtype: str) -> Tensor:
+    """The file's input for a graph input, images as (N, H, W, C), and the conversion behind it."""
+    perm = NHWC if len(value.shape) == 4 else layout.identity(len(value.shape))
+    shape = layout.apply(perm, value.shape)
+    inner = Tensor(value.name, shape, _native(value), None, value.quant)
+    ctx.stored[value] = (inner, perm)
+    if _native(value) in (io_dtype, "float32"):
+        return inner
+    outer = ctx.temporary(f"{value.name}/{io_dtype}", shape, io_dtype, _as_unsigned(value, io_dtype))
+    floating = outer if io_dtype == "float32" else ctx.dequantized(outer)
+    ctx.emit("QUANTIZE", [floating], [inner])
+    return outer
+
+
+def _output(ctx: Context, value: Value, io_dtype: str, taken: list[Tensor]) -> Tensor:
+    """The file's output for a graph output: images as (N, H, W, C), everything else as it is in torch."""
+    perm = NHWC if len(value.shape) == 4 else layout.identity(len(value.shape))
+    tensor = ctx.read(value, perm)
+    if _native(value) not in (io_dtype, "float32"):
+        floating = ctx.dequantized(tensor)
+        if io_dtype == "float32":
+            return floating
+        quant = _as_unsigned(value, io_dtype)
+        assert quant is not None
+        return ctx.quantized(floating, quant)
+    if tensor in taken or tensor.data is not None:  # an output must be a tensor of its own
+        copy = ctx.like(tensor, f"{value.name}/output")
+        ctx.reshape(tensor, copy)
+        return copy
+    return tensor
+
+
+def _as_unsigned(value: Value, io_dtype: str) -> QuantParams | None:
+    """The same numbers in uint8: the zero point moves by 128."""
+    if io_dtype == "float32" or value.quant is None:
+        return None
+    return QuantParams(value.quant.scale, (value.quant.zero_point[0] + 128,), "uint8")

@@ -1,0 +1,41 @@
+"""Graph passes that only the .tflite format needs: a copy in, the same function in a form that lowers well
+out.
+
+The result is an ordinary graph with its quantization annotated, so that it runs in torch and can be held
+against the file value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgekit.ir import Graph
+from edgekit.lower.tflite.prepare.annotate import annotate
+from edgekit.lower.tflite.prepare.expand_silu import expand_silu
+from edgekit.lower.tflite.prepare.flatten_in_place import flatten_in_place
+from edgekit.lower.tflite.prepare.grow_before_max_pool import grow_before_max_pool
+from edgekit.lower.tflite.prepare.widen_depthwise import widen_depthwise
+from edgekit.targets import Target
+
+Pass = Callable[[Graph, Target], int]
+
+PASSES: tuple[Pass, ...] = (
+    annotate,  # first: every other pass copies the parameters it finds
+    expand_silu,
+    flatten_in_place,
+    grow_before_max_pool,
+    widen_depthwise,
+)
+
+
+def prepare(graph: Graph, target: Target) -> Graph:
+    """A copy of `graph` in the forms `target` runs best, with that target's quantization parameters."""
+    prepared = graph.copy()
+    for run_pass in PASSES:
+        run_pass(prepared, target)
+        prepared.check()
+    prepared.remove_dead()
+    return prepared
+
+
+__all__ = ["PASSES", "prepare"]
