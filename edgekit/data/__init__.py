@@ -1,0 +1,131 @@
+"""Images and labels for training, calibration and evaluation.
+
+`open_images(spec, split, count, preprocessing)` is the one door: spec is "embedded" (generated, offline, the
+same bytes everywhere) or "imagefolder:PATH". What it returns is an `ImageSet`: it preprocesses in batches,
+gives back single pictures, and names its content by a hash, so that a figure can say what it stands on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.data.preprocessing import Preprocessing
+from edgekit.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["ImageSet", "Preprocessing", "open_images"]
+
+_HASH_BATCH = 64
+
+
+def _read(path: Path) -> Image.Image:
+    """A decoded RGB picture; every way a file can be bad becomes one line that names it."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise DataError(f"{path}: not an image: a JPEG, PNG, BMP or WebP file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{path}: cannot be decoded ({reason}): a complete JPEG, PNG, BMP or WebP file"
+        ) from error
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled pictures and how to preprocess them.
+
+    Args:
+        name: "embedded" or "imagefolder:PATH", and the split.
+        class_names: one name a label.
+        images: uint8 (N, H, W, 3), or the paths of files, decoded when they are needed.
+        labels: int64 (N,).
+        preprocessing: what `batches` applies.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: np.ndarray | tuple[Path, ...]
+    labels: np.ndarray
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def raw(self, i: int) -> Image.Image:
+        """Picture i before preprocessing, RGB."""
+        if isinstance(self.images, np.ndarray):
+            from PIL import Image
+
+            return Image.fromarray(self.images[i])
+        return _read(self.images[i])
+
+    def pixels(self, start: int, stop: int) -> np.ndarray:
+        """uint8 (n, resolution, resolution, 3): pictures start .. stop, resized and cropped."""
+        if isinstance(self.images, np.ndarray):
+            return self.preprocessing.pixels(self.images[start:stop])
+        return self.preprocessing.pixels([_read(path) for path in self.images[start:stop]])
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """float32 (n, 3, resolution, resolution) in order, n = `size` but for a smaller last one."""
+        if size < 1:
+            raise DataError(f"{self.name}: a batch of {size}: at least 1")
+        for start in range(0, len(self), size):
+            yield self.preprocessing.apply(self.pixels(start, min(start + size, len(self))))
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of the pixels as the network gets them, the labels and the preprocessing."""
+        digest = hashlib.sha256(json.dumps(self.preprocessing.to_dict(), sort_keys=True).encode())
+        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        for start in range(0, len(self), _HASH_BATCH):
+            digest.update(np.ascontiguousarray(self.pixels(start, min(start + _HASH_BATCH, len(self)))))
+        return digest.hexdigest()
+
+
+def open_images(spec: str, split: str, count: int, preprocessing: Preprocessing) -> ImageSet:
+    """The first `count` pictures of a split.
+
+    Args:
+        spec: "embedded" or "imagefolder:PATH".
+        split: "train", "calibration" or "evaluation"; no picture of one is in another.
+        count: how many; an image folder may hold fewer.
+        preprocessing: what `ImageSet.batches` applies. Embedded pictures are generated at its resolution.
+
+    Raises:
+        DataError: an unknown spec, a folder that cannot be used; a bad file raises when it is decoded.
+    """
+    if count < 1:
+        raise DataError(f"{spec}: {count} pictures asked for: at least 1")
+    if spec == "embedded":
+        from edgekit.data.shapes import CLASS_NAMES, MAX_RESOLUTION, generate
+
+        # Above the largest resolution that is generated the largest is enlarged like any other picture.
+        images, labels = generate(split, count, min(preprocessing.resolution, MAX_RESOLUTION))
+        return ImageSet(f"embedded {split}", CLASS_NAMES, images, labels, preprocessing)
+    kind, _, path = spec.partition(":")
+    if kind != "imagefolder" or not path:
+        raise DataError(f"data: '{spec}' is not a data set: 'embedded' or 'imagefolder:PATH'")
+    from edgekit.data.imagefolder import choose_files
+
+    names, chosen = choose_files(path, split, count)
+    return ImageSet(
+        f"imagefolder:{path} {split}",
+        names,
+        tuple(file for file, _ in chosen),
+        np.array([label for _, label in chosen], np.int64),
+        preprocessing,
+    )
