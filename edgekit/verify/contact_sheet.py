@@ -1,0 +1,97 @@
+"""The images on which float and int8 disagree, as one picture: images and flips -> PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import DataError
+from edgekit.verify.drift import Flip
+
+_TILE = 120
+_LINE = 14
+_MARGIN = 6
+_INK, _PAPER, _LOST, _GAINED = (32, 33, 36), (255, 255, 255), (190, 40, 40), (30, 120, 60)
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray] | np.ndarray | Mapping[int, np.ndarray],
+    flips: Sequence[Flip],
+    class_names: Sequence[str] | None = None,
+    *,
+    columns: int = 6,
+    limit: int = 24,
+) -> bytes:
+    """A grid of flipped images, each captioned with its label and what both models said.
+
+    Args:
+        images: looked up by `flip.index`; uint8 (H, W, 3), or float (3, H, W), stretched to its own range.
+        limit: images shown; those the reference was surest about come first.
+    Returns: a PNG; one line of text when nothing flipped.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    font: Any = ImageFont.load_default(11)
+    shown = sorted(flips, key=lambda flip: (-flip.reference_probability, flip.index))[:limit]
+    if not shown:
+        sheet = Image.new("RGB", (320, 2 * _LINE), _PAPER)
+        ImageDraw.Draw(sheet).text((_MARGIN, _MARGIN), "No image changed its answer.", _INK, font)
+        return _png(sheet)
+    columns = max(1, min(columns, len(shown)))
+    rows = -(-len(shown) // columns)
+    cell = (_TILE + _MARGIN, _TILE + 3 * _LINE + 2 * _MARGIN)
+    sheet = Image.new("RGB", (columns * cell[0] + _MARGIN, rows * cell[1] + _MARGIN), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, flip in enumerate(shown):
+        left, top = _MARGIN + (i % columns) * cell[0], _MARGIN + (i // columns) * cell[1]
+        tile = Image.fromarray(_pixels(images[flip.index], flip.index)).resize((_TILE, _TILE))
+        sheet.paste(tile, (left, top))
+        for row, (text, colour) in enumerate(_captions(flip, class_names)):
+            fitted = _fit(draw, text, font)
+            draw.text((left, top + _TILE + 2 + row * _LINE), fitted, colour, font)
+    return _png(sheet)
+
+
+def _captions(flip: Flip, names: Sequence[str] | None) -> list[tuple[str, tuple[int, int, int]]]:
+    def name(index: int) -> str:
+        return names[index] if names is not None and index < len(names) else f"class {index}"
+
+    def colour(said: int) -> tuple[int, int, int]:
+        return _INK if flip.label is None else (_GAINED if said == flip.label else _LOST)
+
+    label = f"#{flip.index}" if flip.label is None else f"label {name(flip.label)}"
+    return [
+        (label, _INK),
+        (f"float {name(flip.reference)} {flip.reference_probability:.2f}", colour(flip.reference)),
+        (f"int8 {name(flip.artifact)} {flip.artifact_probability:.2f}", colour(flip.artifact)),
+    ]
+
+
+def _fit(draw: Any, text: str, font: Any) -> str:
+    """Shorten the middle of a caption until it fits under its tile; the probability at the end stays."""
+    if draw.textlength(text, font) <= _TILE:
+        return text
+    head, _, tail = text.rpartition(" ")
+    while len(head) > 1 and draw.textlength(f"{head}.. {tail}", font) > _TILE:
+        head = head[:-1]
+    return f"{head}.. {tail}"
+
+
+def _pixels(image: np.ndarray, index: int) -> np.ndarray:
+    image = np.asarray(image)
+    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]):
+        raise DataError(f"contact sheet: image {index} has shape {image.shape}: (H, W, 3) or (3, H, W)")
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image if image.shape[-1] == 3 else image.transpose(1, 2, 0))
+    image = image.transpose(1, 2, 0) if image.shape[0] == 3 else image
+    low, high = float(image.min()), float(image.max())
+    return ((image - low) * (255.0 / max(high - low, 1e-9))).round().astype(np.uint8)
+
+
+def _png(sheet: Any) -> bytes:
+    stream = io.BytesIO()
+    sheet.save(stream, "PNG")
+    return stream.getvalue()
