@@ -37,7 +37,7 @@ _SPLIT_KEYS = {
 _ORDER_KEY = 0xA54FF53A5F1D36F1
 _NOISE_KEY = 0x510E527FADE682D1
 _GOLDEN = 0x9E3779B97F4A7C15
-_DRAWS = 192  # draws a picture may use; a constant, so that adding one elsewhere moves nothing
+_DRAWS = 160  # draws a picture may use; a constant, so that adding one elsewhere moves nothing
 _LATTICE = 7  # background texture: value noise on a 7 x 7 lattice
 _CHUNK = 256
 _NOISE_SIDE = 256
@@ -145,12 +145,12 @@ def _background(canvas: _Canvas, draw: Iterator[float], lattice: Field, hard: fl
     rows = lattice[cell] + (lattice[cell + 1] - lattice[cell]) * part[:, None]
     columns = rows.T
     texture = (columns[cell] + (columns[cell + 1] - columns[cell]) * part[:, None]).T
-    roughness = 12.0 + 50.0 * next(draw)
+    roughness = 8.0 + 32.0 * next(draw)
     waves, frequency, wave_c, wave_s = next(draw), 5.0 + 9.0 * next(draw), *_direction(next(draw), next(draw))
     texture = (texture - 0.5) * (hard * roughness)
     if waves < 0.35:
         texture += wave((grid * (wave_c * frequency))[None, :] + (grid * (wave_s * frequency))[:, None]) * (
-            hard * (40.0 + 80.0 * waves)
+            hard * (24.0 + 48.0 * waves)
         )
     for plane, base in zip(canvas.planes, middle, strict=True):
         slope, weight = 120.0 * (next(draw) - 0.5), 0.6 + 0.4 * next(draw)
@@ -168,9 +168,9 @@ def _against(middle: list[float], contrast: float, draw: Iterator[float]) -> lis
 
 
 def _clutter(canvas: _Canvas, draw: Iterator[float], middle: list[float], hard: float) -> None:
-    """Up to seven small discs, bars and rings, each clearly smaller than any figure."""
-    pieces = int(hard * (2 + int(6 * next(draw))))
-    for piece in range(7):
+    """Up to four small discs, squares and bars, each clearly smaller than any figure."""
+    pieces = int(hard * (1 + int(4 * next(draw))))
+    for piece in range(4):
         kind, x, y, size = next(draw), next(draw), next(draw), 0.015 + 0.035 * next(draw)
         c, s = _direction(next(draw), next(draw))
         colour = _against(middle, 20.0 + 70.0 * next(draw), draw)
@@ -190,7 +190,7 @@ def _clutter(canvas: _Canvas, draw: Iterator[float], middle: list[float], hard: 
 def _occlude(canvas: _Canvas, draw: Iterator[float], middle: list[float], x, y, size, hard: float) -> None:
     """Up to two things in front of the figure: a bar across it, or a disc over part of its edge."""
     pieces = next(draw) + (1.0 - hard)
-    for limit in (0.6, 0.2):
+    for limit in (0.35, 0.1):
         bar, c, s = next(draw) < 0.55, *_direction(next(draw), next(draw))
         shift, across = next(draw), next(draw)
         colour = _against(middle, 70.0 * next(draw), draw)
@@ -236,14 +236,14 @@ def _picture(label: int, bits: np.ndarray, resolution: int, hard: float) -> np.n
     u, v = canvas.local(window, x, y, c, s, size * stretch, mirror * size / stretch)
     distance = FIGURES[label](u, v, p, q)
     nearness = next(draw)
-    colour = _against(middle, 44.0 + 90.0 * nearness * nearness + 50.0 * (1.0 - hard), draw)
+    colour = _against(middle, 60.0 + 80.0 * nearness * nearness + 40.0 * (1.0 - hard), draw)
     shade = 40.0 * (next(draw) - 0.5)
     shading = u * shade
     canvas.paint(window, distance, size, [shading + value for value in colour])
 
     _occlude(canvas, draw, middle, x, y, size, hard)
 
-    amplitude = hard * (2.0 + 11.0 * next(draw))
+    amplitude = hard * (2.0 + 8.0 * next(draw))
     pick = (np.arange(resolution, dtype=np.int64) * 2 + 1) * MAX_RESOLUTION // (2 * resolution)
     table = _noise_table()
     image = np.empty((resolution, resolution, 3), np.uint8)

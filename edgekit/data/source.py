@@ -1,0 +1,48 @@
+"""Images that are opened only when a stage needs them, and an identity that is known before that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from edgekit.data.arrays import ArrayImages
+
+if TYPE_CHECKING:
+    from edgekit.data import ImageSet
+    from edgekit.data.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Source:
+    """`count` images of one split of `spec`; see edgekit.data.open_images."""
+
+    spec: str
+    split: str
+    count: int
+    preprocessing: Preprocessing
+
+    @cached_property
+    def images(self) -> ImageSet:
+        from edgekit.data import open_images
+
+        return open_images(self.spec, self.split, self.count, self.preprocessing)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the images are, as JSON: the recipe of a generated set, the bytes of a folder's files."""
+        known = {"spec": self.spec, "split": self.split, "preprocessing": self.preprocessing.to_dict()}
+        if self.spec == "embedded":
+            return known | {"count": self.count}
+        return known | {"sha256": self.images.sha256}
+
+
+@dataclass(frozen=True)
+class Given:
+    """Images a caller handed over."""
+
+    images: ArrayImages
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"sha256": self.images.sha256}
