@@ -1,0 +1,147 @@
+"""Content-addressed stage results, so a second build redoes only what changed and a killed one resumes.
+
+An entry is a directory ROOT/STAGE/KEY with the stage's files and `entry.json`, which lists their sha256. It
+is written beside its place and renamed into it, so it is there whole or not at all: safe under kill -9 and
+under two builds at once (the second finds the first's result in place and drops its own). A damaged entry is
+a miss.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import StoreError
+
+STALE_SECONDS = 24 * 3600.0
+_INDEX = "entry.json"
+
+
+def default_root() -> Path:
+    """$EDGEKIT_CACHE, or edgekit/ under the user's cache directory."""
+    if path := os.environ.get("EDGEKIT_CACHE"):
+        return Path(path)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
+
+
+@cache
+def code_hash() -> str:
+    """sha256 over this package's sources: another edgekit never reads this one's results."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def key_of(**parts: Any) -> str:
+    """The key of everything that went into a stage; parts are JSON data, the code's hash is added."""
+    return hashlib.sha256(json.dumps([parts, code_hash()], sort_keys=True).encode()).hexdigest()
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def storage_errors(where: str | os.PathLike[str]) -> Iterator[None]:
+    """Disk full, no permission and the like under `where`, as one StoreError line."""
+    try:
+        yield
+    except OSError as error:
+        reasons = {
+            errno.ENOSPC: "the disk is full: free some space",
+            errno.EDQUOT: "the disk quota is used up: free some space",
+            errno.EACCES: "no permission to write: choose another --out or --cache",
+            errno.EROFS: "a read-only file system: choose another --out or --cache",
+            errno.ENOTDIR: "a file is in the way: choose another --out or --cache",
+            errno.EEXIST: "a file is in the way: choose another --out or --cache",
+        }
+        reason = reasons.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise StoreError(f"{error.filename or where}: {reason}") from error
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    path = Path(path)
+    payload = data.encode() if isinstance(data, str) else data
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(payload)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+class Store:
+    """Stage results under `root`, by default the user's cache; `Store.temporary()` lasts one build."""
+
+    def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
+        self.root = Path(root) if root else default_root()
+
+    @staticmethod
+    @contextmanager
+    def temporary() -> Iterator[Store]:
+        """An empty store that is removed at the end of the block."""
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as root:
+            yield Store(root)
+
+    def find(self, stage: str, key: str) -> Path | None:
+        """The directory of a whole, undamaged entry, or None."""
+        path = self.root / stage / key
+        try:
+            index = json.loads((path / _INDEX).read_text())
+            whole = all(sha256_file(path / name) == digest for name, digest in index["files"].items())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            whole = False
+        if not whole and path.exists():
+            shutil.rmtree(path, ignore_errors=True)
+        return path if whole else None
+
+    def put(self, stage: str, key: str, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a directory with files and move it into place; returns where it is."""
+        parent = self.root / stage
+        with storage_errors(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            self._sweep(parent)
+            temporary = Path(tempfile.mkdtemp(dir=parent, prefix="."))
+            try:
+                write(temporary)
+                files = {p.name: sha256_file(p) for p in sorted(temporary.iterdir())}
+                (temporary / _INDEX).write_text(json.dumps({"files": files}, sort_keys=True))
+                try:
+                    os.rename(temporary, parent / key)
+                except OSError as error:
+                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        return parent / key
+
+    def _sweep(self, parent: Path) -> None:
+        """Remove what killed builds left behind a day ago."""
+        for path in parent.glob(".*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(path, ignore_errors=True)
