@@ -11,6 +11,7 @@
     ├── UnsupportedError      operators a target cannot lower (all of them, with modules)
     ├── ArtifactError         a model file that is truncated, foreign or inconsistent
     ├── StoreError            the store or the output directory cannot be written
+    ├── ReportError           a report.json that does not keep its contract
     └── GateError             a proof that failed its threshold
 
 A message is one line: where: what was wrong: what would be accepted.
@@ -63,6 +64,10 @@ class ArtifactError(EdgekitError):
 
 
 class StoreError(EdgekitError):
+    pass
+
+
+class ReportError(EdgekitError):
     pass
 
 

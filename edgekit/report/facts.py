@@ -1,0 +1,222 @@
+"""What a report says, before it is typeset: verdict, headline figures, counts.
+
+The HTML page, the Markdown page, the terminal table and the model card all take their words from here, so
+that they cannot contradict each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.report import units
+
+METRICS = {"top1": "top-1", "top5": "top-5"}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a small comparison: who, how much in words, and the share of the longest."""
+
+    name: str
+    text: str
+    share: float
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A headline number: value and unit, what it is compared with, and the comparison in words."""
+
+    label: str
+    value: str
+    unit: str
+    comparison: str
+    detail: str = ""
+    good: bool | None = None
+    bars: tuple[Bar, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return f"{self.value} {self.unit}".strip()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`ok` is None when nothing was proven: no gate ran, or the weights are untrained."""
+
+    ok: bool | None
+    word: str
+    sentence: str
+
+
+def untrained(report: dict[str, Any]) -> bool:
+    """Whether the figures stand on weights that nobody trained."""
+    weights = report.get("provenance", {}).get("weights", {})
+    return bool(weights.get("untrained")) or report["weights"].strip().lower() in ("untrained", "random")
+
+
+def failed_gates(report: dict[str, Any], target: str | None = None) -> list[dict[str, Any]]:
+    return [g for g in gates_of(report, target) if not g["ok"]]
+
+
+def gates_of(report: dict[str, Any], target: str | None = None) -> list[dict[str, Any]]:
+    """All gates, or those of one target (a gate without a target belongs to every one)."""
+    return [g for g in report["gates"] if target is None or g.get("target") in (None, target)]
+
+
+def verdict(report: dict[str, Any], target: str | None = None) -> Verdict:
+    gates, failed = gates_of(report, target), failed_gates(report, target)
+    if failed:
+        names = ", ".join(dict.fromkeys(g["name"] for g in failed))
+        count = f"{len(failed)} of {units.plural(len(gates), 'gate')}"
+        return Verdict(False, "Rejected", f"{count} failed: {names}.")
+    if not gates:
+        return Verdict(None, "Unproven", "No gate was run.")
+    passed = "The gate passed." if len(gates) == 1 else f"All {len(gates)} gates passed."
+    if untrained(report):
+        said = f"{passed} Nothing here says that the answers are right."
+        return Verdict(None, "Passed, but untrained", said)
+    return Verdict(True, "Ready to ship", passed)
+
+
+def tally(value: int | Sequence[Any] | None) -> int | None:
+    """A count that the contract allows to be given as the list itself."""
+    return value if value is None or isinstance(value, int) else len(value)
+
+
+def names(value: int | Sequence[Any] | None) -> list[str]:
+    """The names in a count-or-list: 'SOFTMAX at classifier.2'."""
+    if value is None or isinstance(value, int):
+        return []
+    out = []
+    for item in value:
+        if isinstance(item, dict):
+            op, place = item.get("op") or item.get("name"), item.get("module") or item.get("name")
+            out.append(f"{op} at {place}" if op and place and op != place else str(op or place or item))
+        else:
+            out.append(str(item))
+    return out
+
+
+def short(target: str) -> str:
+    """'int8' for 'tflite-int8': what the artifact is called beside 'float'."""
+    return target.split("-", 1)[1] if "-" in target else target
+
+
+def float_size(report: dict[str, Any], target: str) -> tuple[float, str]:
+    """Bytes of the float model, and where the figure is from."""
+    artifact = report["artifacts"][target]
+    if artifact.get("float_size_bytes"):
+        return artifact["float_size_bytes"], "float32 file"
+    twin = report["artifacts"].get("tflite-float32")
+    if twin:
+        return twin["size_bytes"], "float32 file"
+    return report["cost"]["params"] * 4, "float32 weights"
+
+
+def size_figure(report: dict[str, Any], target: str) -> Figure:
+    ours = report["artifacts"][target]["size_bytes"]
+    reference, origin = float_size(report, target)
+    value, unit = units.size(ours)
+    widest = max(ours, reference, 1)
+    bars = (
+        Bar(short(target), f"{value} {unit}", ours / widest),
+        Bar(origin, units.said(units.size(reference)), reference / widest, reference=True),
+    )
+    return Figure("Size", value, unit, _ratio(reference, ours, "smaller", "larger"), bars=bars)
+
+
+def metric(drift: dict[str, Any]) -> str:
+    return METRICS.get(drift["metric"], drift["metric"])
+
+
+def interval(drift: dict[str, Any]) -> str:
+    """'−0.15 to 0.75' in points, or an empty string."""
+    if drift["ci_low"] is None or drift["ci_high"] is None:
+        return ""
+    return f"{units.points(drift['ci_low'])} to {units.points(drift['ci_high'])}"
+
+
+def change(drift: dict[str, Any]) -> str:
+    """'0.30 points lower': the drop in words, so that no sign has to be explained."""
+    drop = drift["drop"]
+    if drop is None:
+        return ""
+    if abs(drop) < 0.005:
+        return "no change"
+    amount = units.points(abs(drop))
+    return f"{amount} {'point' if amount == '1.00' else 'points'} {'lower' if drop > 0 else 'higher'}"
+
+
+def accuracy_figure(report: dict[str, Any], target: str) -> Figure | None:
+    drift = report["artifacts"][target].get("drift")
+    if not drift:
+        return None
+    pictures = f"{drift['n']:,} images"
+    if drift["artifact"] is None or drift["metric"] == "agreement":
+        if drift["agreement"] is None:
+            text = units.decibels(drift["sqnr_db"])
+            value, _, unit = text.partition(" ")
+            return Figure("SQNR", value, unit, "no labels: signal to noise of the outputs", pictures)
+        value, unit = units.percent(drift["agreement"])
+        return Figure("Agreement", value, unit, "same answer as float (no labels)", pictures)
+    value, unit = units.percent(drift["artifact"])
+    spread = interval(drift)
+    detail = f"95 % interval of the drop {spread} points" if spread else ""
+    against = ""
+    if drift["reference"] is not None:
+        against = f"float {units.said(units.percent(drift['reference']))}, {change(drift)}".rstrip(", ")
+    limit = drift.get("max_drop_points")
+    good = None if drift["drop"] is None or limit is None else drift["drop"] <= limit
+    detail = f"{detail}; {pictures}".lstrip("; ")
+    return Figure(f"Accuracy, {metric(drift)}", value, unit, against, detail, good)
+
+
+def latency_figure(report: dict[str, Any], target: str) -> Figure | None:
+    latency = report["artifacts"][target].get("latency")
+    if not latency:
+        return None
+    value, unit = units.milliseconds(latency["p50_ms"])
+    reference = latency["float_p50_ms"]
+    bars: tuple[Bar, ...] = (Bar(short(target), f"{value} {unit}", 1.0),)
+    comparison, good = "", None
+    if reference:
+        widest = max(reference, latency["p50_ms"])
+        comparison = _ratio(reference, latency["p50_ms"], "faster", "slower")
+        good = latency["p50_ms"] <= reference
+        bars = (
+            Bar(short(target), f"{value} {unit}", latency["p50_ms"] / widest),
+            Bar("float32", units.said(units.milliseconds(reference)), reference / widest, reference=True),
+        )
+    threads = units.plural(latency["threads"], "thread")
+    return Figure("Latency, median", value, unit, comparison, f"{latency['runtime']}, {threads}", good, bars)
+
+
+def percentiles(latency: dict[str, Any], of: str = "") -> str:
+    """'3.06 / 3.14 / 3.31 ms' for p50, p90 and p99; `of` is '' or 'float_'."""
+    values = [latency.get(f"{of}{p}_ms") for p in ("p50", "p90", "p99")]
+    if values[0] is None:
+        return units.NONE
+    texts = [units.NONE if v is None else units.digits(v) for v in values]
+    return " / ".join(texts) + " ms"
+
+
+def flat(samples: Sequence[Any] | None) -> list[float]:
+    """All samples of a list that may hold one list a process."""
+    out: list[float] = []
+    for item in samples or ():
+        out.extend(item) if isinstance(item, list) else out.append(item)
+    return out
+
+
+def _ratio(reference: float, ours: float, better: str, worse: str) -> str:
+    if not ours or not reference:
+        return ""
+    ratio = reference / ours
+    if 0.995 < ratio < 1.005:
+        return "the same as float"
+    if ratio < 1:
+        return f"{units.digits(1 / ratio, 2)}{units.TIMES} {worse} than float"
+    return f"{units.digits(ratio, 2)}{units.TIMES} {better} than float"

@@ -1,0 +1,249 @@
+"""report.html: one file to look at and to send on. A report dict goes in, a self-contained page comes out.
+
+Style, pictures and charts stand inside the file; it asks for nothing over a network and runs no script, and
+its content security policy says so to the browser. Every name is escaped by the template engine.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import Counter
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgekit.report import charts, facts, units
+from edgekit.report.schema import validate
+
+FLIPPED_SHOWN = 24
+_DATA_URI = re.compile(r"data:image/(?:png|jpeg|webp);base64,[A-Za-z0-9+/]+={0,2}\Z")
+_KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"RIFF": "webp"}
+_IMAGE_LIMIT_BYTES = 2_000_000
+PLACES = {
+    "xnnpack": "in the XNNPACK delegate",
+    "table": "as a lookup table",
+    "cpu": "outside the delegate, on the CPU",
+    "unknown": "not known",
+}
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(units=units, facts=facts, places=PLACES)
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
+    """The page as text.
+
+    Args:
+        report: a report.json dict; validated first.
+        base: directory that picture paths of the report are relative to; None shows no such picture.
+    Raises: ReportError when the report breaks its contract.
+    """
+    validate(report)
+    root = Path(base).resolve() if base is not None else None
+    template = _environment().get_template("report.html.j2")
+    return template.render(
+        report=report,
+        css=(Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"),
+        verdict=facts.verdict(report),
+        untrained=facts.untrained(report),
+        created=_date(report.get("created")),
+        targets=[_target(report, name, root) for name in report["artifacts"]],
+        gates=report["gates"],
+        stages=_stages(report["stages"]),
+        provenance=_provenance(report),
+    )
+
+
+def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, Any]:
+    artifact = report["artifacts"][name]
+    layers = artifact.get("layers") or []
+    latency, drift, audit = artifact.get("latency"), artifact.get("drift"), artifact["audit"]
+    samples = (latency or {}).get("samples") or {}
+    flipped = artifact.get("flipped") or []
+    timed = sum(row.get("ms") or 0 for row in layers) > 0
+    runs = charts.placement(layers)
+    cells = Counter(run.where for run in runs for _ in run.cells)
+    gates = facts.gates_of(report, name)
+    return {
+        "name": name,
+        "short": facts.short(name),
+        "artifact": artifact,
+        "audit": audit,
+        "drift": drift,
+        "latency": latency,
+        "fidelity": artifact.get("fidelity"),
+        "by_op": _by_op(artifact.get("fidelity")),
+        "size": facts.size_figure(report, name),
+        "accuracy": facts.accuracy_figure(report, name),
+        "speed": facts.latency_figure(report, name),
+        "interval": charts.interval(drift),
+        "distributions": charts.latency(
+            samples.get("artifact_ms") or [], samples.get("float_ms") or [], facts.short(name)
+        ),
+        "profile": charts.error_profile(layers),
+        "bytes_map": charts.treemap(layers, "bytes"),
+        "time_map": charts.treemap(layers, "ms" if timed else "macs"),
+        "timed": timed,
+        "runs": runs,
+        "cells": [(where, PLACES[where], cells[where]) for where in PLACES if cells[where]],
+        "outside": facts.names(audit["undelegated_ops"]) + facts.names(audit["float_ops"]),
+        "layers": layers,
+        "parts": _parts(artifact.get("quantize")),
+        "flipped": [_flip(row, root) for row in flipped[:FLIPPED_SHOWN]],
+        "flipped_more": max(0, len(flipped) - FLIPPED_SHOWN),
+        "flipped_count": facts.tally(drift["flipped"]) if drift else None,
+        "gates_ok": sum(g["ok"] for g in gates),
+        "gates_total": len(gates),
+    }
+
+
+def _by_op(fidelity: dict[str, Any] | None) -> list[tuple[str, Any]]:
+    if not fidelity:
+        return []
+    rows = [(op, v["max_lsb"] if isinstance(v, dict) else v) for op, v in fidelity["by_op"].items()]
+    return sorted(rows, key=lambda row: (-(row[1] or 0), row[0]))
+
+
+def _parts(quantize: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """PTQ parts with the width of their gain bar."""
+    parts = (quantize or {}).get("parts") or []
+    top = max((abs(p.get("gain_db") or 0.0) for p in parts), default=0.0) or 1.0
+    return [
+        {
+            "name": p["name"],
+            "on": p["on"],
+            "before": units.decibels(p.get("sqnr_db_before")),
+            "after": units.decibels(p.get("sqnr_db_after")),
+            "gain": units.decibels(p.get("gain_db"), signed=True),
+            "gains": (p.get("gain_db") or 0.0) >= 0,
+            "bar": round(100 * abs(p.get("gain_db") or 0.0) / top, 2),
+            "seconds": units.NONE if p.get("seconds") is None else units.seconds(p["seconds"]),
+        }
+        for p in parts
+    ]
+
+
+def _flip(row: dict[str, Any], root: Path | None) -> dict[str, Any]:
+    label = row.get("label")
+    kind = "changed"
+    if label is not None:
+        kind = "lost" if row["float_said"] == label else "won" if row["int8_said"] == label else "both wrong"
+    return {**row, "label": label, "kind": kind, "picture": picture(row.get("image"), root)}
+
+
+def picture(image: str | None, root: Path | None) -> str | None:
+    """A data URI that may be shown, or None: of an image type, or a small image file inside `root`."""
+    if not image:
+        return None
+    if image.startswith("data:"):
+        return image if _DATA_URI.match(image) else None
+    if root is None:
+        return None
+    try:
+        path = (root / image).resolve()
+        if not path.is_relative_to(root) or not path.is_file() or path.stat().st_size > _IMAGE_LIMIT_BYTES:
+            return None
+        data = path.read_bytes()
+    except (OSError, ValueError):  # a name that no file can have, or a file that cannot be read
+        return None
+    kind = next((kind for magic, kind in _KINDS.items() if data.startswith(magic)), None)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else None
+
+
+def _stages(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    total = sum(s["seconds"] for s in stages) or 1.0
+    rows, at = [], 0.0
+    for stage in stages:
+        width = 100 * stage["seconds"] / total
+        text = units.seconds(stage["seconds"])
+        rows.append({**stage, "at": round(at, 2), "width": round(width, 2), "text": text})
+        at += width
+    return rows
+
+
+def _provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
+    """Groups of (label, value, is a hash or code)."""
+    found = report.get("provenance", {})
+    weights, data = found.get("weights", {}), found.get("data", {})
+    cost, machine = report["cost"], report.get("machine", {})
+    recipe = found.get("recipe")
+    if isinstance(recipe, dict):
+        recipe = json.dumps(recipe, indent=2, ensure_ascii=False)
+    groups = [
+        ("Model", [
+            ("name", report["model"], False),
+            ("parameters", f"{cost['params']:,}", False),
+            ("multiply-accumulates", f"{cost['macs']:,}", False),
+            ("memory traffic", units.said(units.size(cost["mem_bytes"])), False),
+            ("peak activations", units.said(units.size(cost["peak_activation_bytes"])), False),
+            ("graph", found.get("graph_hash"), True),
+        ]),
+        ("Weights", [
+            ("kind", weights.get("kind", report["weights"]), False),
+            ("trained", {True: "no: UNTRAINED", False: "yes", None: None}[weights.get("untrained")], False),
+            ("source", weights.get("source"), False),
+            ("sha256", weights.get("sha256"), True),
+        ]),
+        ("Data", [
+            ("name", data.get("name", report["data"]), False),
+            ("calibration", _images(data.get("n_calibration")), False),
+            ("evaluation", _images(data.get("n_evaluation")), False),
+            ("sha256", data.get("sha256"), True),
+        ]),
+        ("Machine", [
+            ("processor", machine.get("cpu"), False),
+            ("cores", str(machine["cores"]) if "cores" in machine else None, False),
+            ("system", machine.get("os"), False),
+            ("Python", machine.get("python"), False),
+            ("runtime", machine.get("runtime"), False),
+        ]),
+        ("Versions", [(name, text, False) for name, text in report.get("versions", {}).items()]),
+        ("Files", [
+            row
+            for artifact in report["artifacts"].values()
+            for row in ((artifact["path"], artifact["sha256"], True),)
+        ]),
+        ("Recipe", [("", recipe, True)]),
+    ]  # fmt: skip
+    kept = {
+        title: [(k, str(v), code) for k, v, code in rows if v not in (None, "")] for title, rows in groups
+    }
+    return [(title, rows) for title, rows in kept.items() if rows]
+
+
+def _images(n: int | None) -> str | None:
+    return None if n is None else units.plural(n, "image")
+
+
+def _date(text: str | None) -> str:
+    if not text:
+        return ""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = " UTC" if when.utcoffset() is not None and not when.utcoffset() else ""
+    return f"{when.day} {when:%B %Y, %H:%M}{zone}"
+
+
+def _breakable(text: str) -> Any:
+    """Let a long dotted or underscored name wrap at its joints."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([._/\-])(?=[^\s;])", r"\1<wbr>", str(escape(text))))
