@@ -1,0 +1,120 @@
+"""The zoo: a model's name -> the module, its weights and its preprocessing.
+
+In: a spec and a choice of weights. Out: a `Model`, in eval mode, that says where its weights come from.
+A spec is
+
+    mobilenet_v3_large, mobilenetv3-large    a name, in either spelling; torchvision first, then timm
+    tv:NAME, timm:NAME                       that library's model and no other
+    path/to/file.py:function                 your code; it returns an nn.Module
+    exported.pt2                             an archive written by torch.export.save
+
+Auxiliary classifiers (googlenet, inception_v3) are left out. Modules that can be reparameterised (repvgg,
+mobileone) come in the form they are trained in; surgery folds their branches.
+Neither torch nor a model library is imported before the first `resolve`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgekit.data.preprocessing import Preprocessing
+    from edgekit.zoo.catalog import ModelInfo
+
+__all__ = ["Model", "models", "resolve"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A module ready to capture and what is known about it.
+
+    Args:
+        name: canonical: the library's own spelling, `file.function`, or the archive's name.
+        source: "torchvision" | "timm" | "file" | "exported".
+        module: in eval mode, float32.
+        preprocessing: from a picture to the module's input.
+        class_names: one name an output, where the weights define them.
+        weights: `kind` ("reference" | "imagenet" | "file" | "random"), `source` (words for a report),
+            `sha256` (of the file, or of the tensors where there is none), `untrained`, and `accuracy` for a
+            reference.
+        input_shape: (1, C, H, W).
+    """
+
+    name: str
+    source: str
+    module: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...] | None
+    weights: dict[str, Any]
+    input_shape: tuple[int, int, int, int]
+
+
+def resolve(
+    spec: str,
+    weights: str = "auto",
+    *,
+    num_classes: int | None = None,
+    trust: bool = False,
+    resolution: int | None = None,
+    seed: int = 0,
+) -> Model:
+    """The model a spec names, with weights.
+
+    Args:
+        spec: see the module's docstring.
+        weights: "auto" (the reference checkpoint; else ImageNet weights that are already in the cache; else
+            random, of these the first that fits `num_classes`), "reference", "imagenet" (fetched when it is
+            not in the cache), "random", or a .safetensors, .pt or .pth file.
+        num_classes: outputs of the classifier; the checkpoint's own number when None.
+        trust: unpickle what a file holds besides tensors. It can run any code: for your own files only.
+        resolution: side of the input in pixels; the weights' own when None.
+        seed: of the random weights; the caller's random state is left alone.
+
+    Raises:
+        UnknownModelError: no library has that name.
+        WeightsError: weights that are not there, do not fit or must not be unpickled.
+        UsageError: a spec or an argument that cannot be right.
+    """
+    for what, number in (("num_classes", num_classes), ("resolution", resolution)):
+        if number is not None and number < 1:
+            raise UsageError(f"{what}: {number} is not possible: a whole number above 0")
+    if spec.endswith(".pt2"):
+        from edgekit.zoo.exported import load_exported
+
+        return load_exported(spec, weights, num_classes, resolution, trust)
+    if spec.endswith(".py") or ".py:" in spec:
+        from edgekit.zoo.user_code import load_user_code
+
+        return load_user_code(spec, weights, num_classes, resolution, trust, seed)
+    if spec.endswith((".pt", ".pth", ".safetensors", ".tflite", ".onnx")):
+        raise UsageError(
+            f"{spec}: a file of this kind does not say how to compute: "
+            "a model name with --weights FILE, file.py:function, or an exported .pt2"
+        )
+    from edgekit.zoo.names import find_architecture
+    from edgekit.zoo.weights import load_weights
+
+    architecture = find_architecture(spec)
+    loaded = load_weights(architecture, weights, num_classes, resolution, trust, seed)
+    side = loaded.preprocessing.resolution
+    return Model(
+        architecture.name,
+        architecture.source,
+        loaded.module,
+        loaded.preprocessing,
+        loaded.class_names,
+        loaded.record,
+        (1, 3, side, side),
+    )
+
+
+def models(pattern: str | None = None) -> list[ModelInfo]:
+    """The catalogue: names with parameters, MACs, resolution and the weights at hand."""
+    from edgekit.zoo.catalog import models as catalogued
+
+    return catalogued(pattern)
