@@ -75,14 +75,15 @@ def open_interpreter(source: Source, *, threads: int = 1, delegate: bool = True,
 
 def quantize_to(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     """Float32 values in the tensor's own type: its scale and zero point, round half to even, saturating."""
-    if detail["dtype"] not in _INTEGERS:
-        return values.astype(detail["dtype"])
+    kind = np.dtype(detail["dtype"])
+    if kind not in _INTEGERS:
+        return values.astype(kind)
     scale, zero_point = detail["quantization"]
     if not scale:
-        raise ArtifactError(f"tensor {detail['name']!r}: {np.dtype(detail['dtype'])} without a scale")
-    limits = np.iinfo(detail["dtype"])
+        raise ArtifactError(f"tensor {detail['name']!r}: {kind} without a scale: one scale is needed")
+    limits = np.iinfo(kind)
     integers = np.rint(values * np.float32(1.0 / np.float32(scale))) + zero_point
-    return np.clip(integers, limits.min, limits.max).astype(detail["dtype"])
+    return np.clip(integers, limits.min, limits.max).astype(kind)
 
 
 def dequantize_from(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
@@ -97,7 +98,7 @@ def to_layout(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """One image (C, H, W) as the file's input (1, H, W, C), or unchanged where the file takes NCHW."""
     c, h, w = image.shape
     if tuple(shape) == (1, h, w, c):
-        return image.transpose(1, 2, 0)[None]
+        return np.ascontiguousarray(image.transpose(1, 2, 0)[None])
     if tuple(shape) == (1, c, h, w):
         return image[None]
     raise ArtifactError(f"input: an image of shape {(c, h, w)} was given: the file takes {tuple(shape)}")

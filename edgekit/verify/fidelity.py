@@ -1,0 +1,207 @@
+"""Does the runtime compute what the graph says? Every operator, in output steps: graph + files -> Fidelity.
+
+Teacher-forced: each operator is given the very integers the runtime's own predecessors produced, so a
+difference belongs to the operator it is found at and to no other. The runtime's inner values come from a
+probe file, the same lowering with every quantized value as a further output; the probe and the shipped file
+must give identical answers, or the probe proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from edgekit.errors import ArtifactError
+from edgekit.ir import Graph, Value
+from edgekit.verify.integers import EXACT, compute, quantize_reals
+from edgekit.verify.runtime import Source, dequantize_from, open_interpreter, quantize_to, to_layout
+
+Tensor = torch.Tensor
+
+
+class Probe(Protocol):
+    """What a lowering returns: the file, and where each graph value lies in it."""
+
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def tensors(self) -> Mapping[str, str]: ...
+    @property
+    def layouts(self) -> Mapping[str, tuple[int, ...]]: ...
+
+
+@dataclass(frozen=True)
+class OpFidelity:
+    """One value: how far the runtime is from the formula."""
+
+    op: str
+    module: str
+    value: str
+    max_lsb: int
+    mismatch_share: float
+    exact_expected: bool
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """max_lsb is over every operator. `probe_agrees`: the probe and the shipped file answer alike."""
+
+    max_lsb: int
+    mismatch_share: float
+    by_op: dict[str, dict[str, Any]]
+    layers: tuple[OpFidelity, ...]
+    probe_agrees: bool
+    images: int
+    checked_ops: int
+    unchecked_ops: tuple[str, ...]
+
+    @property
+    def worst(self) -> OpFidelity | None:
+        """The operator furthest from its formula."""
+        return max(self.layers, key=lambda row: (row.max_lsb, row.mismatch_share), default=None)
+
+    def unexpected(self) -> list[OpFidelity]:
+        """Operators with a bit-exact formula that differ all the same."""
+        return [row for row in self.layers if row.exact_expected and row.max_lsb > 0]
+
+    def as_dict(self) -> dict[str, Any]:
+        content = asdict(self)
+        content["layers"] = [row for row in content["layers"] if row["max_lsb"]]
+        return content
+
+
+def probe_values(graph: Graph) -> tuple[str, ...]:
+    """Names of the values a probe file must expose: every quantized result."""
+    return tuple(v.name for node in graph.nodes for v in node.outputs if v.quant is not None)
+
+
+def read_values(probe: Probe, graph: Graph, images: np.ndarray) -> dict[str, Tensor]:
+    """The runtime's codes (integer - zero point) of every exposed value, (N, ...) in torch's layout.
+
+    Args:
+        images: float32 (N, C, H, W).
+    """
+    interpreter = open_interpreter(probe.data)
+    taken = interpreter.get_input_details()[0]
+    by_tensor: dict[str, list[Value]] = {}
+    for value in graph.values():
+        if value.quant is not None and value.name in probe.tensors and not value.is_constant:
+            by_tensor.setdefault(probe.tensors[value.name], []).append(value)
+    wanted = [(d, by_tensor[d["name"]]) for d in interpreter.get_output_details() if d["name"] in by_tensor]
+    found: dict[str, list[Tensor]] = {v.name: [] for _, values in wanted for v in values}
+    for image in np.asarray(images, np.float32):
+        interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
+        interpreter.invoke()
+        for detail, values in wanted:
+            stored = torch.from_numpy(interpreter.get_tensor(detail["index"])).float()
+            for value in values:
+                found[value.name].append(_in_torch_layout(stored, value, probe.layouts[value.name]))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def fidelity(graph: Graph, probe: Probe, images: np.ndarray, shipped: Source | None = None) -> Fidelity:
+    """Hold every operator of an int8 file against its integer formula.
+
+    Args:
+        graph: the prepared graph both files were lowered from.
+        probe: the lowering with `probe_values(graph)` as further outputs.
+        images: float32 (N, C, H, W); two to four are enough, every element counts.
+        shipped: the file that ships; None compares nothing and reports probe_agrees as True.
+    """
+    images = np.asarray(images, np.float32)
+    agrees = shipped is None or _same_answers(probe.data, shipped, images)
+    actual = read_values(probe, graph, images)
+    rows: list[OpFidelity] = []
+    counts: dict[str, list[int]] = {}
+    unchecked: list[str] = []
+    for node, results in _walk(graph, torch.from_numpy(images), actual):
+        checked = False
+        for value, expected in zip(node.outputs, results, strict=True):
+            if value.quant is None or value.name not in actual:
+                continue
+            checked = True
+            steps = (expected.double() - actual[value.name].double()).abs()
+            wrong, worst = int((steps > 0).sum()), int(steps.max()) if steps.numel() else 0
+            rows.append(
+                OpFidelity(node.op, node.source, value.name, worst, wrong / steps.numel(), node.op in EXACT)
+            )
+            total = counts.setdefault(node.op, [0, 0, 0, 0])
+            total[0], total[1] = max(total[0], worst), total[1] + wrong
+            total[2], total[3] = total[2] + steps.numel(), total[3] + 1
+        if not checked:
+            unchecked.append(f"{node.op} at {node.source}")
+    elements = sum(total[2] for total in counts.values())
+    return Fidelity(
+        max_lsb=max((row.max_lsb for row in rows), default=0),
+        mismatch_share=sum(total[1] for total in counts.values()) / elements if elements else 0.0,
+        by_op={
+            op: {"max_lsb": worst, "mismatch_share": wrong / count, "layers": layers}
+            for op, (worst, wrong, count, layers) in sorted(counts.items())
+        },
+        layers=tuple(rows),
+        probe_agrees=agrees,
+        images=len(images),
+        checked_ops=len(graph.nodes) - len(unchecked),
+        unchecked_ops=tuple(unchecked),
+    )
+
+
+def _walk(graph: Graph, images: Tensor, actual: Mapping[str, Tensor]) -> Any:
+    """Yield (node, computed outputs) in order; readers of an exposed value get the runtime's own integers."""
+    source = graph.inputs[0]
+    env: dict[Value, Tensor] = {
+        source: quantize_reals(images, source.quant) if source.quant is not None else images
+    }
+    env[source] = actual.get(source.name, env[source])
+    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
+    with torch.inference_mode():
+        for i, node in enumerate(graph.nodes):
+            operands = [None if v is None or v.is_constant else env[v] for v in node.inputs]
+            results = compute(node, operands)
+            yield node, results
+            for value, result in zip(node.outputs, results, strict=True):
+                env[value] = actual.get(value.name, result)
+            for spent in node.operands:
+                if last_use[spent] == i:
+                    env.pop(spent, None)
+
+
+def _in_torch_layout(stored: Tensor, value: Value, layout: Sequence[int]) -> Tensor:
+    """A stored tensor as the graph's value: dimensions back in their order, zero point taken off."""
+    assert value.quant is not None
+    inverse = [0] * len(layout)
+    for position, dim in enumerate(layout):
+        inverse[dim] = position
+    shape = [value.shape[dim] for dim in layout]
+    return stored.reshape(shape).permute(inverse).contiguous() - float(value.quant.zero_point[0])
+
+
+def _same_answers(probe: bytes, shipped: Source, images: np.ndarray) -> bool:
+    """Whether the shipped file's outputs are bit for bit those of the probe's outputs of the same names."""
+    runs = []
+    for source in (shipped, probe):
+        interpreter = open_interpreter(source)
+        runs.append((interpreter, interpreter.get_input_details()[0], interpreter.get_output_details()))
+    named = {detail["name"]: detail for detail in runs[1][2]}
+    missing = [d["name"] for d in runs[0][2] if d["name"] not in named]
+    if missing:
+        raise ArtifactError(
+            f"fidelity: the probe file lacks output {missing[0]!r}: a probe of the same graph"
+        )
+    for image in images:
+        answers = []
+        for interpreter, taken, given in runs:
+            interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
+            interpreter.invoke()
+            details = given if interpreter is runs[0][0] else [named[d["name"]] for d in runs[0][2]]
+            answers.append([dequantize_from(interpreter.get_tensor(d["index"]), d) for d in details])
+        if not all(np.array_equal(a, b) for a, b in zip(*answers, strict=True)):
+            return False
+    return True
+
+
+__all__ = ["Fidelity", "OpFidelity", "Probe", "fidelity", "probe_values", "read_values"]
