@@ -13,6 +13,7 @@ from edgekit.ir import Graph
 from edgekit.lower.tflite.prepare.annotate import annotate
 from edgekit.lower.tflite.prepare.expand_silu import expand_silu
 from edgekit.lower.tflite.prepare.flatten_in_place import flatten_in_place
+from edgekit.lower.tflite.prepare.fold_channel_shuffle import fold_channel_shuffle
 from edgekit.lower.tflite.prepare.grow_before_max_pool import grow_before_max_pool
 from edgekit.lower.tflite.prepare.widen_depthwise import widen_depthwise
 from edgekit.targets import Target
@@ -23,6 +24,7 @@ PASSES: tuple[Pass, ...] = (
     annotate,  # first: every other pass copies the parameters it finds
     expand_silu,
     flatten_in_place,
+    fold_channel_shuffle,
     grow_before_max_pool,
     widen_depthwise,
 )
