@@ -172,6 +172,7 @@ class Graph:
 
     def check(self) -> None:
         """Topological order, single producers, unique names, known ops, shapes as torch computes them."""
+        from edgekit.infer_shapes import infer_shapes
         from edgekit.ops import OPS
 
         known: set[Value] = set(self.inputs)
@@ -180,14 +181,20 @@ class Graph:
             if value.name in names:
                 raise GraphError(f"[graph] two values are named {value.name!r}")
             names.add(value.name)
+            if value.data is not None and tuple(value.data.shape) != value.shape:
+                raise GraphError(
+                    f"[graph] constant {value} holds {tuple(value.data.shape)}: recorded as {value.shape}"
+                )
         for node in self.nodes:
+            where = node.source or "top level"
             if node.op not in OPS:
-                raise GraphError(f"[graph] unknown op {node.op!r} at {node.source or 'top level'}")
+                raise GraphError(f"[graph] unknown op {node.op!r} at {where}")
             for value in node.operands:
                 if value not in known and not value.is_constant:
-                    raise GraphError(
-                        f"[graph] {node.op} at {node.source} reads {value} before it is computed"
-                    )
+                    raise GraphError(f"[graph] {node.op} at {where} reads {value} before it is computed")
+            computed, recorded = infer_shapes(node), tuple(v.shape for v in node.outputs)
+            if computed != recorded:
+                raise GraphError(f"[graph] {node.op} at {where} computes {computed}: recorded as {recorded}")
             for out in node.outputs:
                 if out in known or out.is_constant:
                     raise GraphError(f"[graph] {out} is produced twice")
@@ -269,7 +276,10 @@ class _GraphModule(torch.nn.Module):
             assert value.data is not None
             if value.data.is_floating_point():
                 value.data = torch.nn.Parameter(value.data.detach().clone())
-                self.register_parameter(value.name.replace(".", "/"), value.data)
+                name = value.name.replace(".", "/")
+                while hasattr(self, name):  # "a.b" beside "a/b", or a constant called "graph"
+                    name += "_"
+                self.register_parameter(name, value.data)
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         results = run(self.graph, inputs)
@@ -297,8 +307,18 @@ def load(path: str | os.PathLike[str]) -> Graph:
         content = json.loads(metadata["edgekit_graph"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise ArtifactError(f"{path}: not a saved graph ({error}): a file written by Graph.save") from error
-    if content["format"] != FORMAT_VERSION:
-        raise ArtifactError(f"{path}: graph format {content['format']}: this version reads {FORMAT_VERSION}")
+    if not isinstance(content, dict) or content.get("format") != FORMAT_VERSION:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise ArtifactError(f"{path}: graph format {found}: this version reads {FORMAT_VERSION}")
+    try:
+        graph = _from_json(content, tensors)
+        graph.check()
+    except (GraphError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path}: an inconsistent graph ({error}): save it again") from error
+    return graph
+
+
+def _from_json(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Graph:
     values = []
     for entry in content["values"]:
         quant = entry["quant"] and QuantParams(*map(_tuples, entry["quant"]))
@@ -327,6 +347,7 @@ def load(path: str | os.PathLike[str]) -> Graph:
         [values[i] for i in content["outputs"]],
         nodes,
         content["name"],
+        content["batchable"],
     )
 
 
@@ -353,8 +374,9 @@ def run(
         before_node: called with a node and its arguments just before it runs.
     Returns: one tensor per graph output. Intermediates are freed after their last use.
     """
-    if not graph.batchable and len(inputs) == 1 and len(inputs[0]) > 1:
-        each = [run(graph, [image], on_value, before_node) for image in inputs[0].split(1)]
+    if not graph.batchable and inputs and len(inputs[0]) > 1:
+        images = zip(*(x.split(1) for x in inputs), strict=True)
+        each = [run(graph, image, on_value, before_node) for image in images]
         return [torch.cat(parts) for parts in zip(*each, strict=True)]
     hook = on_value or (lambda _value, tensor: tensor)
     if len(inputs) != len(graph.inputs):
