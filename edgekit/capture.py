@@ -9,30 +9,40 @@ overwritten tensor is read later, the export is functionalised first.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import fx
 
-from edgekit.capture_aten import IMPORTERS, aten
+from edgekit import capture_movement  # noqa: F401 (registers its importers)
+from edgekit.capture_aten import IMPORTERS, Unsupported, aten
 from edgekit.errors import CaptureError
 from edgekit.ir import Graph, Node, Value, run
 
-IDENTITY = {
+SAME = {  # in eval mode the result is the very tensor that went in
     aten.dropout.default,
     aten.dropout_.default,
     aten.feature_dropout.default,
+    aten.feature_dropout_.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
     aten.alias.default,
-    aten.contiguous.default,
-    aten.clone.default,
     aten.detach.default,
     aten.detach_.default,
+}
+COPIES = {  # equal numbers, memory of its own (contiguous: perhaps)
+    aten.contiguous.default,
+    aten.clone.default,
     aten.lift_fresh_copy.default,
 }
+IDENTITY = SAME | COPIES
+ASSERTIONS = {aten._assert_tensor_metadata.default}
 VIEWS = {
     aten.view.default,
     aten.reshape.default,
+    aten.reshape_as.default,
+    aten.view_as.default,
     aten.transpose.int,
     aten.permute.default,
     aten.chunk.default,
@@ -46,77 +56,102 @@ VIEWS = {
     aten.squeeze.dims,
     aten.squeeze.default,
     aten.expand.default,
+    aten.expand_as.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
-    aten.contiguous.default,
-    aten.alias.default,
+    aten.to.dtype,
+    aten.to.dtype_layout,
+    aten.to.device,
+    aten.type_as.default,
     operator.getitem,
 }
 RELATIVE_TOLERANCE = 1e-4
 
 
-def capture(module: torch.nn.Module, example: torch.Tensor, name: str = "model") -> Graph:
+def capture(
+    module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor], name: str = "model"
+) -> Graph:
     """Export `module` and import it.
 
     Args:
         module: in eval mode; its tensors are shared with the graph, not copied.
-        example: (1, C, H, W) float32; shapes are recorded from it.
+        example: (1, C, H, W) float32, or one such tensor per input; shapes are recorded from it.
     Returns: a checked Graph whose result equals eager within 1e-4 relative, for batches of 1 and, when
         `graph.batchable`, of any N.
     Raises: CaptureError naming every operator without importer and its module, or the export's own reason.
     """
-    if module.training:
-        raise CaptureError(f"[capture] {name} is in training mode: call module.eval() first")
-    with torch.inference_mode():
+    examples = _examples(example, name)
+    training = [path or "the module" for path, part in module.named_modules() if part.training]
+    if training:
+        raise CaptureError(f"[capture] {name} is in training mode at {training[0]}: call module.eval() first")
+    with torch.no_grad():
         try:
-            reference = module(example)
-        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            reference = module(*(x.clone() for x in examples))
+        except Exception as error:  # the module's own code may raise anything
+            shapes = ", ".join(str(tuple(x.shape)) for x in examples)
             raise CaptureError(
-                f"[capture] {name} does not run on an input {tuple(example.shape)}: {_one_line(error)}"
+                f"[capture] {name} does not run on an input {shapes}: {_one_line(error)}"
             ) from error
-    try:
-        with torch.no_grad():
-            program = torch.export.export(module, (example,))
-    except Exception as error:  # torch.export raises its internals' exceptions unwrapped
-        raise CaptureError(f"[capture] torch.export cannot trace {name}: {_one_line(error)}") from error
+        try:
+            program = torch.export.export(module, tuple(x.clone() for x in examples))
+        except Exception as error:  # torch.export raises its internals' exceptions unwrapped
+            raise CaptureError(f"[capture] torch.export cannot trace {name}: {_one_line(error)}") from error
     return import_program(program, name, example, reference)
 
 
 def import_program(
-    program: torch.export.ExportedProgram, name: str, example: torch.Tensor, reference: Any = None
+    program: torch.export.ExportedProgram,
+    name: str,
+    example: torch.Tensor | Sequence[torch.Tensor],
+    reference: Any = None,
 ) -> Graph:
     """An ExportedProgram (from `capture` or a loaded .pt2) as a Graph; see `capture`."""
-    if _aliases_matter(program.graph):
+    examples = _examples(example, name)
+    if _aliases_matter(program):
         program = program.run_decompositions({})
     with torch.no_grad():
         graph = Importer(program, name).graph
-    graph.remove_dead()
-    graph.check()
-    if reference is None:
-        with torch.inference_mode():
-            reference = program.module()(example)
-    _prove(graph, example, _flatten(reference))
+        if len(graph.inputs) != len(examples):
+            raise CaptureError(
+                f"[capture] {name} takes {len(graph.inputs)} inputs: {len(examples)} examples were given"
+            )
+        graph.remove_dead()
+        graph.check()
+        if reference is None:
+            reference = program.module()(*(x.clone() for x in examples))
+        _prove(graph, examples, _flatten(reference))
     return graph
 
 
-def _prove(graph: Graph, example: torch.Tensor, reference: list[torch.Tensor]) -> None:
-    with torch.inference_mode():
-        got = run(graph, [example])
-        for value, a, b in zip(graph.outputs, got, reference, strict=True):
-            error = relative_error(a, b)
-            if a.shape != b.shape or not error <= RELATIVE_TOLERANCE:
-                raise CaptureError(
-                    f"[capture] {graph.name}: output {value.name} differs from eager by {error:.1e}: "
-                    f"at most {RELATIVE_TOLERANCE:.0e} relative; is it random or stateful in eval mode?"
-                )
-        try:
-            pair = run(graph, [torch.cat([example, example])])
-            graph.batchable = all(
-                p.shape == (2, *a.shape[1:]) and relative_error(p[1:], a) <= RELATIVE_TOLERANCE
-                for p, a in zip(pair, got, strict=True)
+def _examples(example: torch.Tensor | Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
+    examples = [example] if isinstance(example, torch.Tensor) else list(example)
+    for x in examples:
+        if x.dtype != torch.float32 or x.ndim < 1 or x.shape[0] != 1:
+            raise CaptureError(
+                f"[capture] {name}: the example is {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}: "
+                "shapes are recorded from one float32 image, (1, C, H, W)"
             )
-        except RuntimeError:
-            graph.batchable = False
+    return examples
+
+
+def _prove(graph: Graph, examples: list[torch.Tensor], reference: list[torch.Tensor]) -> None:
+    got = run(graph, examples)
+    for value, a, b in zip(graph.outputs, got, reference, strict=True):
+        error = relative_error(a, b)
+        if not error <= RELATIVE_TOLERANCE:
+            raise CaptureError(
+                f"[capture] {graph.name}: output {value.name} differs from eager by {error:.1e}: "
+                f"at most {RELATIVE_TOLERANCE:.0e} relative; is it random or stateful in eval mode?"
+            )
+    # The companion differs from the example, or mixing two images of a batch would go unseen.
+    batches = [torch.cat([x + torch.linspace(-1, 1, x.numel()).reshape(x.shape), x]) for x in examples]
+    try:
+        graph.batchable = all(
+            tuple(p.shape) == (2, *a.shape[1:]) and relative_error(p[1:], a) <= RELATIVE_TOLERANCE
+            for p, a in zip(run(graph, batches), got, strict=True)
+        )
+    except RuntimeError:
+        graph.batchable = False
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -138,26 +173,58 @@ def _is_inplace(node: fx.Node) -> bool:
     return node.op == "call_function" and getattr(node.target, "__name__", "").split(".")[0].endswith("_")
 
 
-def _aliases_matter(graph: fx.Graph) -> bool:
-    """Is some tensor overwritten in place while a view of it, or what it is a view of, is read later?"""
-    order = {node: i for i, node in enumerate(graph.nodes)}
-    for node in graph.nodes:
-        if not _is_inplace(node) or node.target in IDENTITY or not isinstance(node.args[0], fx.Node):
+def _chain(node: fx.Node, targets: Collection[Any]) -> list[fx.Node]:
+    """`node`, the tensor it is a view of (by one of `targets`, or in place), and so on to the owner."""
+    chain = [node]
+    while node.op == "call_function" and (node.target in targets or _is_inplace(node)):
+        if not node.args or not isinstance(node.args[0], fx.Node):
+            break
+        node = node.args[0]
+        chain.append(node)
+    return chain
+
+
+def _root(node: fx.Node, targets: Collection[Any]) -> fx.Node:
+    return _chain(node, targets)[-1]
+
+
+def _disjoint(a: fx.Node, b: fx.Node) -> bool:
+    """Do `a` and `b` stand on different pieces of one split?"""
+    above_a, above_b = _chain(a, VIEWS | IDENTITY)[::-1], _chain(b, VIEWS | IDENTITY)[::-1]
+    x, y = next(((x, y) for x, y in zip(above_a, above_b, strict=False) if x is not y), (a, b))
+    return bool(x.target is y.target is operator.getitem and x.args[1] != y.args[1])
+
+
+def _aliases_matter(program: torch.export.ExportedProgram) -> bool:
+    """Is some tensor overwritten in place while another view of its memory, made before, is read later?
+
+    The importer renames the overwritten tensor itself; ops on constants are executed, aliases and all.
+    """
+    nodes = list(program.graph.nodes)
+    order = {node: i for i, node in enumerate(nodes)}
+    inputs = set(program.graph_signature.user_inputs)
+    constant: set[fx.Node] = set()
+    families: dict[fx.Node, list[fx.Node]] = {}
+    for node in nodes:
+        families.setdefault(_root(node, VIEWS | IDENTITY), []).append(node)
+        if node.op == "placeholder":
+            fixed = node.name not in inputs
+        else:
+            fixed = node.target in CREATORS or all(arg in constant for arg in node.all_input_nodes)
+        if fixed:
+            constant.add(node)
+    for node in nodes:
+        if not _is_inplace(node) or node.target in IDENTITY or node in constant:
             continue
-        written = node.args[0]
-        relatives: list[fx.Node] = [user for user in written.users if user.target in VIEWS]
-        base = written
-        while base.op == "call_function" and base.target in VIEWS and isinstance(base.args[0], fx.Node):
-            base = base.args[0]
-            relatives.append(base)
-        if any(order[user] > order[node] for r in relatives for user in r.users if user is not node):
-            return base.op != "get_attr" and not _constant_chain(base)
+        written = _root(node, SAME)
+        for relative in families[_root(node, VIEWS | IDENTITY)]:
+            if order[relative] >= order[node] or _root(relative, SAME) is written:
+                continue
+            if _disjoint(relative, written):
+                continue
+            if any(order[user] > order[node] for user in relative.users):
+                return True
     return False
-
-
-def _constant_chain(node: fx.Node) -> bool:
-    """True for tensors made inside the program (new_zeros ...): those are executed, aliases and all."""
-    return node.op == "call_function" and node.target in CREATORS
 
 
 class Importer:
@@ -173,7 +240,7 @@ class Importer:
         self.source = ""
         self.node: fx.Node
         placeholders = self._bind(program)
-        missing: dict[str, str] = {}
+        missing: dict[str, list[str]] = {}
         for node in program.graph.nodes:
             self.node = node
             if node.op == "placeholder":
@@ -181,14 +248,14 @@ class Importer:
             elif node.op == "get_attr":
                 self.env[node] = operator.attrgetter(str(node.target))(program.graph_module)
             elif node.op == "output":
-                leaves = _outputs(program, node)
-                self.graph.outputs = [self.value(self.env[leaf]) for leaf in leaves]
+                leaves = [self.env[leaf] for leaf in _outputs(program, node)]
+                self.graph.outputs = [self.value(x) for x in leaves if not isinstance(x, _Missing)]
             else:
                 self.source = _module_path(node)
                 self._call(node, missing)
         if missing:
-            listing = "; ".join(f"{op} at {where or 'top level'}" for op, where in sorted(missing.items()))
-            raise CaptureError(f"[capture] {name}: no importer for {listing}")
+            listing = "; ".join(f"{what} at {_places(where)}" for what, where in sorted(missing.items()))
+            raise CaptureError(f"[capture] {name}: cannot import {listing}")
 
     def _bind(self, program: torch.export.ExportedProgram) -> dict[str, Any]:
         bound: dict[str, Any] = {}
@@ -212,9 +279,9 @@ class Importer:
                 self.graph.inputs.append(value)
         return bound
 
-    def _call(self, node: fx.Node, missing: dict[str, str]) -> None:
-        args = fx.node.map_arg(node.args, self.env.__getitem__)
-        kwargs = fx.node.map_arg(node.kwargs, self.env.__getitem__)
+    def _call(self, node: fx.Node, missing: dict[str, list[str]]) -> None:
+        args: Any = fx.node.map_arg(node.args, self.env.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, self.env.__getitem__)
         leaves = [
             x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, Value | _Missing)
         ]
@@ -222,7 +289,9 @@ class Importer:
             self.env[node] = _MISSING
         elif node.target is operator.getitem:
             self.env[node] = args[0][args[1]]
-        elif node.target in IDENTITY:
+        elif node.target in ASSERTIONS:
+            self.env[node] = None
+        elif node.target in SAME or (node.target in COPIES and leaves):
             self.env[node] = args[0]
         elif node.target in CREATORS:
             like = node.meta["val"]
@@ -230,11 +299,16 @@ class Importer:
         elif not leaves:
             self.env[node] = node.target(*_private(args, node), **_host(kwargs))  # type: ignore[operator]
         elif node.target in IMPORTERS:
-            self.env[node] = IMPORTERS[node.target](self, *args, **_host(kwargs))
+            try:
+                self.env[node] = IMPORTERS[node.target](self, *args, **_host(kwargs))
+            except Unsupported as reason:
+                missing.setdefault(str(reason), []).append(self.source)
+                self.env[node] = _MISSING
+                return
             if _is_inplace(node) and isinstance(node.args[0], fx.Node):
                 self._rebind(node.args[0], args[0], self.env[node])
         else:
-            missing.setdefault(str(node.target), self.source)
+            missing.setdefault(str(node.target), []).append(self.source)
             self.env[node] = _MISSING
 
     def _rebind(self, written: fx.Node, old: Any, new: Any) -> None:
@@ -295,14 +369,9 @@ _MISSING = _Missing()
 
 def _private(args: Any, node: fx.Node) -> Any:
     """Constants that an in-place op is about to overwrite must not be the user's own parameters."""
-    if _is_inplace(node) and isinstance(args[0], torch.Tensor) and isinstance(node.args[0], fx.Node):
-        base = node.args[0]
-        while base.op == "call_function" and base.target in VIEWS and isinstance(base.args[0], fx.Node):
-            base = base.args[0]
-        if base.op in ("placeholder", "get_attr"):
-            raise CaptureError(
-                f"[capture] {_module_path(node)} overwrites a buffer in eval mode: make it functional"
-            )
+    if _is_inplace(node) and _root(node, VIEWS | SAME).op in ("placeholder", "get_attr"):
+        where = _module_path(node) or "the module"
+        raise CaptureError(f"[capture] {where} overwrites a buffer in eval mode: make it functional")
     return args
 
 
@@ -317,8 +386,13 @@ def _outputs(program: torch.export.ExportedProgram, node: fx.Node) -> list[fx.No
     return [
         leaf
         for leaf, spec in zip(leaves, specs, strict=True)
-        if spec.kind == kinds.USER_OUTPUT and leaf is not None
+        if spec.kind == kinds.USER_OUTPUT and isinstance(leaf, fx.Node)
     ]
+
+
+def _places(paths: list[str]) -> str:
+    names = list(dict.fromkeys(path or "top level" for path in paths))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _module_path(node: fx.Node) -> str:
