@@ -48,14 +48,15 @@ class PassRecord:
 
 
 def optimize(graph: Graph, passes: tuple[Pass, ...] = FLOAT) -> list[PassRecord]:
-    """Run the passes in order on `graph`, checking it after each; returns what each did."""
+    """Run the passes in order on `graph`, checking it after each that changed something; returns what each did."""
     records: list[PassRecord] = []
     for rewrite in passes:
         began = time.perf_counter()
         count = rewrite(graph)
-        graph.remove_dead()
+        removed = graph.remove_dead()
         try:
-            graph.check()
+            if count or removed:
+                graph.check()
         except GraphError as error:
             before = ", ".join(r.name for r in records) or "none"
             raise GraphError(f"[passes] {rewrite.__name__} (after {before}): {error}") from error

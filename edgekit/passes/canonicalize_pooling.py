@@ -14,13 +14,17 @@ from edgekit.ir import Graph, Node, Value
 def canonicalize_pooling(graph: Graph) -> int:
     rewrites = 0
     for node in list(graph.nodes):
+        if node.op not in ("adaptive_avg_pool2d", "avg_pool2d") or len(_input(node).shape) != 4:
+            continue
         if node.op == "adaptive_avg_pool2d":
             rewrites += _adaptive(graph, node)
-        elif node.op == "avg_pool2d":
+        else:
             rewrites += _whole_map(node)
     users = graph.users()
     for node in list(graph.nodes):
-        if node.op == "mean" and node.attrs["keepdim"] and node.attrs["dims"] == (2, 3):
+        if node.op != "mean" or len(_input(node).shape) != 4:
+            continue
+        if node.attrs["keepdim"] and node.attrs["dims"] == (2, 3):
             rewrites += _flatten(graph, node, users.get(node.output, []))
     return rewrites
 

@@ -10,11 +10,14 @@ import math
 import torch
 
 from edgekit.ir import Graph, Node, Value
-from edgekit.passes.rewrite import new_constant
+from edgekit.passes.rewrite import ConstantNames
+
+MASKED = -100.0  # what a boolean mask becomes: exp(-100) is nothing, and an int8 range still holds it
 
 
 def expand_attention(graph: Graph) -> int:
     expanded = 0
+    names = ConstantNames(graph)
     for node in [n for n in graph.nodes if n.op == "scaled_dot_product_attention"]:
         q, k, v, mask = node.inputs
         assert q is not None and k is not None and v is not None
@@ -22,24 +25,21 @@ def expand_attention(graph: Graph) -> int:
         batch, (rows, columns) = q.shape[:-2], (q.shape[-2], k.shape[-2])
         position = graph.nodes.index(node)
         added: list[Node] = []
-        taken: set[str] = set()
 
         def emit(op: str, inputs: list[Value], shape: tuple[int, ...], **attrs: object) -> Value:
-            stem = f"{node.source}/{op}"  # noqa: B023 (called in this iteration only)
-            name = graph.fresh_name(stem)
-            while name in taken:  # noqa: B023
-                name += "_"
-            taken.add(name)  # noqa: B023
-            value = Value(name, shape)
+            value = Value(names.fresh(f"{node.source}/{op}"), shape)  # noqa: B023 (this iteration only)
             added.append(Node(op, list(inputs), [value], attrs, node.source))  # noqa: B023
             return value
 
-        factor = new_constant(graph, f"{node.source}/scale", torch.tensor(scale))
+        factor = names.new(f"{node.source}/scale", torch.tensor(scale))
         scaled = emit("mul", [q, factor], q.shape)
         order = (*range(len(batch)), len(batch) + 1, len(batch))
         transposed = emit("permute", [k], (*batch, k.shape[-1], columns), dims=order)
         scores = emit("matmul", [scaled, transposed], (*batch, rows, columns))
         if mask is not None:
+            if mask.data is not None and mask.data.dtype == torch.bool:
+                floats = torch.where(mask.data, 0.0, MASKED)
+                mask = names.new(mask.name, floats, replaces=mask)
             scores = emit("add", [scores, mask], scores.shape)
         weights = emit("softmax", [scores], scores.shape, dim=len(scores.shape) - 1)
         added.append(Node("matmul", [weights, v], [node.output], {}, node.source))

@@ -2,7 +2,8 @@
 
 y = gamma * (W x + b - mean) / sqrt(var + eps) + beta
   = (W * g) x + (b - mean) * g + beta                 with g = gamma / sqrt(var + eps), per output channel
-Computed in float64, since g can be large. Does not fire when the convolution's result is read elsewhere.
+Computed in float64, since g can be large. Does not fire when the convolution's result is read elsewhere,
+its weights are computed by the graph, or it already has an activation.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from edgekit.ir import Graph, Node
-from edgekit.passes.rewrite import new_constant, sole_reader
+from edgekit.passes.rewrite import ConstantNames, bias_name, remove_nodes, scalable, sole_reader
 
 OUTPUT_AXIS = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
 
@@ -18,22 +19,29 @@ OUTPUT_AXIS = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
 def fold_batch_norm(graph: Graph) -> int:
     producers = graph.producers()
     counts = graph.use_counts()
-    folded = 0
+    names = ConstantNames(graph)
+    folded: set[Node] = set()
     for norm in [n for n in graph.nodes if n.op == "batch_norm"]:
         assert norm.inputs[0] is not None
         conv = producers.get(norm.inputs[0])
-        if conv is None or conv.op not in OUTPUT_AXIS or not sole_reader(counts, conv.output):
+        if conv is None or not scalable(conv) or not sole_reader(counts, conv.output):
             continue
         if conv.op == "conv_transpose2d" and conv.attrs["groups"] != 1:
             continue
-        if conv.op == "linear" and len(conv.output.shape) != 2:
+        if len(conv.output.shape) != (2 if conv.op == "linear" else 4) or not has_statistics(norm):
             continue
         gain, shift = affine(norm)
-        _scale_output(graph, conv, gain, shift)
+        _scale_output(names, conv, gain, shift)
         conv.outputs = [norm.output]
-        graph.nodes.remove(norm)
-        folded += 1
-    return folded
+        producers[norm.output] = conv
+        folded.add(norm)
+    remove_nodes(graph, folded)
+    return len(folded)
+
+
+def has_statistics(norm: Node) -> bool:
+    """Are all its statistics constants (they are, unless the module computes them from its input)?"""
+    return all(v is None or v.is_constant for v in norm.inputs[1:])
 
 
 def affine(norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,13 +55,12 @@ def affine(norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
     return gain, shift if bias is None else shift + bias
 
 
-def _scale_output(graph: Graph, conv: Node, gain: torch.Tensor, shift: torch.Tensor) -> None:
+def _scale_output(names: ConstantNames, conv: Node, gain: torch.Tensor, shift: torch.Tensor) -> None:
     weight, bias = conv.inputs[1], conv.inputs[2]
     assert weight is not None and weight.data is not None
     shape = [1] * weight.data.ndim
     shape[OUTPUT_AXIS[conv.op]] = -1
     scaled = (weight.data.double() * gain.reshape(shape)).float()
     offset = shift if bias is None or bias.data is None else bias.data.double() * gain + shift
-    conv.inputs[1] = new_constant(graph, weight.name, scaled, replaces=weight)
-    stem = weight.name.removesuffix("weight").rstrip(".")
-    conv.inputs[2] = new_constant(graph, f"{stem}.bias", offset.float(), replaces=bias)
+    conv.inputs[1] = names.new(weight.name, scaled, replaces=weight)
+    conv.inputs[2] = names.new(bias_name(weight), offset.float(), replaces=bias)

@@ -7,8 +7,8 @@ max(relu(x)) = relu(max(x)).
 
 from __future__ import annotations
 
-from edgekit.ir import Graph
-from edgekit.passes.rewrite import sole_reader
+from edgekit.ir import Graph, Node
+from edgekit.passes.rewrite import remove_nodes, sole_reader
 
 FUSES = {"conv2d", "linear", "conv_transpose2d", "add", "sub", "mul"}
 ACTIVATIONS = {"relu", "relu6"}
@@ -17,7 +17,7 @@ ACTIVATIONS = {"relu", "relu6"}
 def fuse_activation(graph: Graph) -> int:
     producers = graph.producers()
     counts = graph.use_counts()
-    fused = 0
+    fused: set[Node] = set()
     for act in [n for n in graph.nodes if n.op in ACTIVATIONS]:
         assert act.inputs[0] is not None
         producer = producers.get(act.inputs[0])
@@ -38,6 +38,6 @@ def fuse_activation(graph: Graph) -> int:
             continue
         producer.outputs = [act.output]
         producers[act.output] = producer
-        graph.nodes.remove(act)
-        fused += 1
-    return fused
+        fused.add(act)
+    remove_nodes(graph, fused)
+    return len(fused)

@@ -5,17 +5,22 @@ A reshape that merges into its reader must keep the leading -1 that carries the 
 
 from __future__ import annotations
 
-from edgekit.ir import Graph
+from edgekit.ir import Graph, Node, Value
+from edgekit.passes.rewrite import remove_nodes
 
 
 def merge_movement(graph: Graph) -> int:
     rewrites = 0
+    producers = graph.producers()
+    replaced: dict[Value, Value] = {}
+    spent: set[Node] = set()
     for node in list(graph.nodes):
         if node.op not in ("reshape", "permute", "expand"):
             continue
         x = node.inputs[0]
         assert x is not None
-        before = graph.producers().get(x)
+        x = node.inputs[0] = replaced.get(x, x)
+        before = producers.get(x)
         if before is not None and before.op == node.op == "reshape":
             node.inputs[0] = before.inputs[0]
             rewrites += 1
@@ -28,7 +33,11 @@ def merge_movement(graph: Graph) -> int:
         if x.shape == node.output.shape and (
             node.op != "permute" or node.attrs["dims"] == tuple(range(len(x.shape)))
         ):
-            graph.replace_uses(node.output, x)
-            graph.nodes.remove(node)
+            replaced[node.output] = x
+            spent.add(node)
             rewrites += 1
+    remove_nodes(graph, spent)
+    for node in graph.nodes if replaced else ():
+        node.inputs = [v and replaced.get(v, v) for v in node.inputs]
+    graph.outputs = [replaced.get(v, v) for v in graph.outputs]
     return rewrites

@@ -29,7 +29,9 @@ def _hardsigmoid(graph: Graph) -> int:
     found = 0
     for node in graph.nodes:
         factor = _number(node.inputs[1]) if node.op in ("mul", "div") else None
-        if factor is None or abs((1 / factor if node.op == "mul" else factor) - 6.0) > 1e-4:
+        if not factor or abs((1 / factor if node.op == "mul" else factor) - 6.0) > 1e-4:
+            continue
+        if node.attrs.get("activation"):
             continue
         clip = producers.get(node.inputs[0])  # type: ignore[arg-type]
         if clip is None:
@@ -42,17 +44,24 @@ def _hardsigmoid(graph: Graph) -> int:
 
 
 def _shifted(add: Node | None, node: Node) -> int:
-    if add is None or add.op != "add" or _number(add.inputs[1]) != 3.0:
+    if add is None or not _adds_three(add, node):
         return 0
     node.op, node.inputs, node.attrs = "hardsigmoid", [add.inputs[0]], {}
     return 1
+
+
+def _adds_three(add: Node | None, node: Node) -> bool:
+    if add is None or add.op != "add" or add.attrs.get("activation"):
+        return False
+    x = add.inputs[0]
+    return _number(add.inputs[1]) == 3.0 and x is not None and x.shape == node.output.shape
 
 
 def _product(producers: dict[Value, Node], product: Node, node: Node) -> int:
     for x, gate in (product.inputs, product.inputs[::-1]):
         clip = producers.get(gate)  # type: ignore[arg-type]
         add = producers.get(clip.inputs[0]) if clip is not None and clip.op == "relu6" else None  # type: ignore[arg-type]
-        if add is not None and add.op == "add" and add.inputs[0] is x and _number(add.inputs[1]) == 3.0:
+        if add and _adds_three(add, node) and add.inputs[0] is x and not product.attrs.get("activation"):
             node.op, node.inputs, node.attrs = "hardswish", [x], {}
             return 1
     return 0

@@ -24,6 +24,8 @@ def recognize_channel_shuffle(graph: Graph) -> int:
         groups = split.output.shape[1]
         if x.shape != node.output.shape or split.output.shape[3:] != x.shape[2:]:
             continue
+        if split.output.shape[0] != x.shape[0]:
+            continue
         if not (sole_reader(counts, swap.output) and sole_reader(counts, split.output)):
             continue
         node.op, node.inputs, node.attrs = "channel_shuffle", [x], {"groups": groups}
