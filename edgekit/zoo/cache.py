@@ -39,20 +39,21 @@ def _xdg_cache() -> str:
     return os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
 
 
-def _hub_folder(hub_id: str) -> Path:
-    return hub_cache() / f"models--{hub_id.partition('@')[0].replace('/', '--')}"
+def _hub_snapshot(hub_id: str) -> Path:
+    """The folder of a repository's revision: the commit the client noted, else named like the revision."""
+    repository, _, revision = hub_id.partition("@")
+    folder = hub_cache() / f"models--{repository.replace('/', '--')}"
+    noted = folder / "refs" / (revision or "main")
+    return folder / "snapshots" / (noted.read_text().strip() if noted.is_file() else noted.name)
 
 
 def cached(file_name: str, hub_id: str, hub_files: tuple[str, ...]) -> Path | None:
     """The file in a cache, or None. The hub's comes first: it is timm's default."""
     if hub_id:
-        folder = _hub_folder(hub_id)
-        revision = folder / "refs" / (hub_id.partition("@")[2] or "main")
-        if revision.is_file():
-            snapshot = folder / "snapshots" / revision.read_text().strip()
-            for name in hub_files:
-                if (snapshot / name).is_file():
-                    return snapshot / name
+        snapshot = _hub_snapshot(hub_id)
+        for name in hub_files:
+            if (snapshot / name).is_file():
+                return snapshot / name
     if file_name and (torch_checkpoints() / file_name).is_file():
         return torch_checkpoints() / file_name
     return None
@@ -61,7 +62,7 @@ def cached(file_name: str, hub_id: str, hub_files: tuple[str, ...]) -> Path | No
 def expected_path(file_name: str, hub_id: str, hub_files: tuple[str, ...]) -> Path:
     """Where the file would be if it were in the cache."""
     if hub_id:
-        return _hub_folder(hub_id) / "snapshots" / "*" / hub_files[0]
+        return _hub_snapshot(hub_id) / hub_files[0]
     return torch_checkpoints() / file_name
 
 

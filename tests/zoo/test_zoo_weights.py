@@ -1,6 +1,7 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -211,6 +212,16 @@ def test_densenet_files_with_the_old_spelling_fit():
     cache.torch_checkpoints().mkdir(parents=True)
     torch.save(old, cache.torch_checkpoints() / published(architecture).file_name)
     assert same(resolve("densenet121", "imagenet").module, held)
+
+
+def test_a_file_put_where_the_message_says_is_found(offline):
+    architecture = Architecture("timm", "mobilenetv3_small_050")
+    where = re.search(r"cache \((.*?)\)", refusal("imagenet", architecture.name))
+    held = build(architecture).state_dict()
+    path = Path(where.group(1))
+    path.parent.mkdir(parents=True)
+    save_file(held, path)
+    assert same(resolve(architecture.name).module, held)
 
 
 def test_imagenet_from_the_hubs_cache(offline):
