@@ -5,12 +5,13 @@
     units.py      numbers as people write them
     charts.py     the geometry of the pictures
     html.py       report.html, self-contained        (templates/)
-    markdown.py   report.md, and the model card of a bundle
+    markdown.py   report.md
+    card.py       MODEL_CARD.md of a bundle
     terminal.py   progress of a build, the summary at its end, the list of models
     inspect.py    what a model file is, for `edgekit inspect`
 
-In: plain data only, no torch and no graph. The keys beyond the contract are optional, and what is not there is
-left out of the page; README.md beside this file lists them.
+In: plain data only, no torch and no graph. The keys beyond the contract are optional, and what is not there
+is left out of the page; README.md beside this file lists them.
 """
 
 from edgekit.report.schema import SCHEMA_VERSION, validate

@@ -6,8 +6,10 @@ that they cannot contradict each other.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from edgekit.report import units
@@ -211,12 +213,110 @@ def flat(samples: Sequence[Any] | None) -> list[float]:
     return out
 
 
+def drift_sentence(drift: dict[str, Any]) -> str:
+    """Accuracy, drop, interval, test and agreement in one sentence."""
+    parts = []
+    if drift["artifact"] is not None and drift["reference"] is not None and drift["metric"] != "agreement":
+        of = f"{metric(drift)} {units.said(units.percent(drift['artifact']))}"
+        parts.append(f"{of} against {units.said(units.percent(drift['reference']))} in float")
+    if drift["drop"] is not None and drift["metric"] != "agreement":
+        spread = f" (95 % interval {interval(drift)})" if interval(drift) else ""
+        parts.append(f"drop {units.points(drift['drop'])} points{spread}")
+    if drift["p_value"] is not None:
+        parts.append(f"McNemar p {p_value(drift['p_value'])}")
+    if drift["agreement"] is not None:
+        parts.append(f"{units.said(units.percent(drift['agreement']))} of answers agree")
+    if drift["sqnr_db"] is not None:
+        parts.append(f"output SQNR {units.decibels(drift['sqnr_db'])}")
+    return f"{', '.join(parts)}; {drift['n']:,} images, {tally(drift['flipped']):,} flipped"
+
+
+def p_value(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def latency_sentence(latency: dict[str, Any]) -> str:
+    """How latency was measured."""
+    where = f"{latency['runtime']}, {units.plural(latency['threads'], 'thread')}"
+    processes = units.plural(latency["processes"], "fresh process", "fresh processes")
+    return f"{latency['n']:,} runs in {processes}, {where}"
+
+
 def _ratio(reference: float, ours: float, better: str, worse: str) -> str:
+    """'3.9× smaller than float', '2 % slower than float'."""
     if not ours or not reference:
         return ""
-    ratio = reference / ours
-    if 0.995 < ratio < 1.005:
+    word = better if ours <= reference else worse
+    ratio = max(reference, ours) / min(reference, ours)
+    if ratio < 1.005:
         return "the same as float"
-    if ratio < 1:
-        return f"{units.digits(1 / ratio, 2)}{units.TIMES} {worse} than float"
-    return f"{units.digits(ratio, 2)}{units.TIMES} {better} than float"
+    if ratio < 1.15:
+        return f"{100 * abs(reference - ours) / reference:.0f} % {word} than float"
+    return f"{units.digits(ratio, 2)}{units.TIMES} {word} than float"
+
+
+def provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
+    """What the figures stand on: groups of (label, value, whether it is a hash or code)."""
+    found = report.get("provenance", {})
+    weights, data = found.get("weights", {}), found.get("data", {})
+    cost, machine = report["cost"], report.get("machine", {})
+    recipe = found.get("recipe")
+    if isinstance(recipe, dict):
+        recipe = json.dumps(recipe, indent=2, ensure_ascii=False)
+    groups = [
+        ("Model", [
+            ("name", report["model"], False),
+            ("parameters", f"{cost['params']:,}", False),
+            ("multiply-accumulates", f"{cost['macs']:,}", False),
+            ("memory traffic", units.said(units.size(cost["mem_bytes"])), False),
+            ("peak activations", units.said(units.size(cost["peak_activation_bytes"])), False),
+            ("graph", found.get("graph_hash"), True),
+        ]),
+        ("Weights", [
+            ("kind", weights.get("kind", report["weights"]), False),
+            ("trained", {True: "no: UNTRAINED", False: "yes", None: None}[weights.get("untrained")], False),
+            ("source", weights.get("source"), False),
+            ("sha256", weights.get("sha256"), True),
+        ]),
+        ("Data", [
+            ("name", data.get("name", report["data"]), False),
+            ("calibration", _images(data.get("n_calibration")), False),
+            ("evaluation", _images(data.get("n_evaluation")), False),
+            ("sha256", data.get("sha256"), True),
+        ]),
+        ("Machine", [
+            ("processor", machine.get("cpu"), False),
+            ("cores", str(machine["cores"]) if "cores" in machine else None, False),
+            ("system", machine.get("os"), False),
+            ("Python", machine.get("python"), False),
+            ("runtime", machine.get("runtime"), False),
+        ]),
+        ("Versions", [(name, text, False) for name, text in report.get("versions", {}).items()]),
+        ("Files", [
+            row
+            for artifact in report["artifacts"].values()
+            for row in ((artifact["path"], artifact["sha256"], True),)
+        ]),
+        ("Recipe", [("", recipe, True)]),
+    ]  # fmt: skip
+    kept = {
+        title: [(k, str(v), code) for k, v, code in rows if v not in (None, "")] for title, rows in groups
+    }
+    return [(title, rows) for title, rows in kept.items() if rows]
+
+
+def _images(n: int | None) -> str | None:
+    return None if n is None else units.plural(n, "image")
+
+
+def created(report: dict[str, Any]) -> str:
+    """'20 November 2026, 11:20 UTC', or an empty string."""
+    text = report.get("created")
+    if not text:
+        return ""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = " UTC" if when.utcoffset() is not None and not when.utcoffset() else ""
+    return f"{when.day} {when:%B %Y, %H:%M}{zone}"

@@ -7,10 +7,8 @@ its content security policy says so to the browser. Every name is escaped by the
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import Counter
-from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,11 +60,11 @@ def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
         css=(Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"),
         verdict=facts.verdict(report),
         untrained=facts.untrained(report),
-        created=_date(report.get("created")),
+        created=facts.created(report),
         targets=[_target(report, name, root) for name in report["artifacts"]],
         gates=report["gates"],
         stages=_stages(report["stages"]),
-        provenance=_provenance(report),
+        provenance=facts.provenance(report),
     )
 
 
@@ -175,71 +173,6 @@ def _stages(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows.append({**stage, "at": round(at, 2), "width": round(width, 2), "text": text})
         at += width
     return rows
-
-
-def _provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
-    """Groups of (label, value, is a hash or code)."""
-    found = report.get("provenance", {})
-    weights, data = found.get("weights", {}), found.get("data", {})
-    cost, machine = report["cost"], report.get("machine", {})
-    recipe = found.get("recipe")
-    if isinstance(recipe, dict):
-        recipe = json.dumps(recipe, indent=2, ensure_ascii=False)
-    groups = [
-        ("Model", [
-            ("name", report["model"], False),
-            ("parameters", f"{cost['params']:,}", False),
-            ("multiply-accumulates", f"{cost['macs']:,}", False),
-            ("memory traffic", units.said(units.size(cost["mem_bytes"])), False),
-            ("peak activations", units.said(units.size(cost["peak_activation_bytes"])), False),
-            ("graph", found.get("graph_hash"), True),
-        ]),
-        ("Weights", [
-            ("kind", weights.get("kind", report["weights"]), False),
-            ("trained", {True: "no: UNTRAINED", False: "yes", None: None}[weights.get("untrained")], False),
-            ("source", weights.get("source"), False),
-            ("sha256", weights.get("sha256"), True),
-        ]),
-        ("Data", [
-            ("name", data.get("name", report["data"]), False),
-            ("calibration", _images(data.get("n_calibration")), False),
-            ("evaluation", _images(data.get("n_evaluation")), False),
-            ("sha256", data.get("sha256"), True),
-        ]),
-        ("Machine", [
-            ("processor", machine.get("cpu"), False),
-            ("cores", str(machine["cores"]) if "cores" in machine else None, False),
-            ("system", machine.get("os"), False),
-            ("Python", machine.get("python"), False),
-            ("runtime", machine.get("runtime"), False),
-        ]),
-        ("Versions", [(name, text, False) for name, text in report.get("versions", {}).items()]),
-        ("Files", [
-            row
-            for artifact in report["artifacts"].values()
-            for row in ((artifact["path"], artifact["sha256"], True),)
-        ]),
-        ("Recipe", [("", recipe, True)]),
-    ]  # fmt: skip
-    kept = {
-        title: [(k, str(v), code) for k, v, code in rows if v not in (None, "")] for title, rows in groups
-    }
-    return [(title, rows) for title, rows in kept.items() if rows]
-
-
-def _images(n: int | None) -> str | None:
-    return None if n is None else units.plural(n, "image")
-
-
-def _date(text: str | None) -> str:
-    if not text:
-        return ""
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    zone = " UTC" if when.utcoffset() is not None and not when.utcoffset() else ""
-    return f"{when.day} {when:%B %Y, %H:%M}{zone}"
 
 
 def _breakable(text: str) -> Any:

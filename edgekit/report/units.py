@@ -51,6 +51,8 @@ def percent(value: float, places: int = 1) -> tuple[str, str]:
 
 def share(fraction: float, places: int = 1) -> str:
     """A fraction of 1 as '28.8 %'."""
+    if not fraction:
+        return "0 %"
     return said(percent(fraction * 100, places))
 
 

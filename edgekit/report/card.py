@@ -1,0 +1,203 @@
+"""MODEL_CARD.md: what a model file is, what it is for, what it is not. Report and manifest in, Markdown out.
+
+A card says no more than was measured: where a figure is missing it says so, and what follows from the data
+or the weights is spelled out under limitations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgekit.report import facts, units
+from edgekit.report.markdown import code, table, text
+
+
+def model_card(report: dict[str, Any], target: str, manifest: dict[str, Any]) -> str:
+    """The card of one artifact.
+
+    Args:
+        report: as in report.json; `target` is one of its artifacts.
+        manifest: the bundle's manifest.json.
+    """
+    artifact = report["artifacts"][target]
+    verdict = facts.verdict(report, target)
+    lines = [f"# {text(report['model'])}, {text(target)}", ""]
+    if facts.untrained(report):
+        lines += ["> [!WARNING]", "> **UNTRAINED weights.** This file answers at random. Do not ship it.", ""]
+    if verdict.ok is False:
+        lines += ["> [!CAUTION]", f"> **Rejected.** {text(verdict.sentence)} Do not ship it.", ""]
+    version = text(manifest["edgekit_version"])
+    lines += [
+        f"An image model compiled by edgekit {version}: {code(manifest['file'])}, "
+        f"{units.said(units.size(artifact['size_bytes']))}. {text(verdict.word)}: {text(verdict.sentence)}",
+        "",
+        "## Intended use",
+        "",
+        _use(report),
+        "",
+        "## Input and output",
+        "",
+        *_tensors(manifest),
+        "",
+        "What to do with a picture:",
+        "",
+        *(f"{i}. {text(s['words'])}" for i, s in enumerate(manifest["preprocessing"]["steps"], start=1)),
+        "",
+        _labels(manifest),
+        "",
+        "## Measured",
+        "",
+        *_measured(report, target),
+        "",
+        "## Weights and data",
+        "",
+        *_origin(report, manifest),
+        "",
+        "## Limitations",
+        "",
+        *(f"- {line}" for line in _limitations(report, target)),
+        "",
+        "## Check it",
+        "",
+        _golden(manifest),
+    ]
+    return "\n".join(lines).strip() + "\n"
+
+
+def _use(report: dict[str, Any]) -> str:
+    if facts.untrained(report):
+        return "Timing and integration tests. The answers mean nothing."
+    if _embedded(report):
+        return (
+            "Trying out the tool chain, integration tests and comparisons of speed and of quantization. The "
+            "classes are generated figures: for photographs train or load weights made for them."
+        )
+    return (
+        "Image classification on devices, on pictures like those it was evaluated on. Whether it suits a use "
+        "with consequences for people has not been examined."
+    )
+
+
+def _embedded(report: dict[str, Any]) -> bool:
+    return report["data"].startswith("embedded")
+
+
+def _tensors(manifest: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            kind,
+            code(t["name"]),
+            code(t["dtype"]),
+            code(" x ".join(map(str, t["shape"]))),
+            units.NONE if t["scale"] is None else code(repr(t["scale"])),
+            units.NONE if t["scale"] is None else str(t["zero_point"]),
+        ]
+        for kind, tensors in (("input", manifest["inputs"]), ("output", manifest["outputs"]))
+        for t in tensors
+    ]
+    return [
+        f"Signature {code(manifest['signature'])}.",
+        "",
+        *table(["", "name", "dtype", "shape", "scale", "zero point"], rows),
+    ]
+
+
+def _labels(manifest: dict[str, Any]) -> str:
+    labels = manifest["labels"]
+    if labels is None:
+        return "No class names came with the weights: output i is class i."
+    return (
+        f"{units.plural(labels['count'], 'class', 'classes')}; line i of {code(labels['file'])} is output i."
+    )
+
+
+def _measured(report: dict[str, Any], target: str) -> list[str]:
+    artifact = report["artifacts"][target]
+    drift, latency = artifact.get("drift"), artifact.get("latency")
+    lines = [f"- accuracy: {facts.drift_sentence(drift)}" if drift else "- accuracy: not measured"]
+    if latency:
+        lines.append(
+            f"- latency p50 / p90 / p99: {facts.percentiles(latency)} ({facts.latency_sentence(latency)})"
+        )
+        if latency["float_p50_ms"] is not None:
+            lines.append(
+                f"- latency of the float file in the same run: {facts.percentiles(latency, 'float_')}"
+            )
+        machine = report.get("machine", {})
+        if machine.get("cpu"):
+            lines.append(f"- on: {text(machine['cpu'])}, {text(machine.get('os', ''))}".rstrip(", "))
+    else:
+        lines.append("- latency: not measured")
+    failed = facts.failed_gates(report, target)
+    lines += [f"- failed gate {text(g['name'])}: {text(g['detail'])}" for g in failed]
+    return lines
+
+
+def _origin(report: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    weights = manifest.get("weights") or {}
+    data = report.get("provenance", {}).get("data", {})
+    calibration = manifest.get("calibration") or {}
+    lines = [f"- weights: {text(weights.get('kind', report['weights']))}"]
+    if weights.get("source"):
+        lines[0] += f", {text(weights['source'])}"
+    if weights.get("sha256"):
+        lines.append(f"- weights sha256: {code(weights['sha256'])}")
+    lines.append(f"- data: {text(data.get('name', report['data']))}")
+    if calibration:
+        images = units.plural(calibration.get("n", 0), "image")
+        lines.append(f"- calibrated on {images} of {text(calibration.get('name', report['data']))}")
+        if calibration.get("sha256"):
+            lines.append(f"- calibration images sha256: {code(calibration['sha256'])}")
+    if data.get("n_evaluation"):
+        lines.append(f"- evaluated on {units.plural(data['n_evaluation'], 'image')}")
+    return lines
+
+
+def _limitations(report: dict[str, Any], target: str) -> list[str]:
+    artifact = report["artifacts"][target]
+    drift, latency = artifact.get("drift"), artifact.get("latency")
+    lines = []
+    if facts.untrained(report):
+        lines.append("The weights were never trained; accuracy and agreement mean nothing.")
+    if _embedded(report):
+        lines.append(
+            "The evaluation images are generated figures. Their accuracy shows that the conversion kept the "
+            "answers, not how the model does on photographs."
+        )
+    if not drift:
+        lines.append("Accuracy was not measured.")
+    elif drift["metric"] == "agreement" or drift["artifact"] is None:
+        lines.append("There were no labels: only agreement with the float model is known, not accuracy.")
+    else:
+        lines.append(
+            f"Accuracy is known on {drift['n']:,} images only; its interval covers the sampling of images, "
+            "not a change of camera, light or population."
+        )
+    if drift and facts.tally(drift["flipped"]):
+        lines.append(
+            f"{facts.tally(drift['flipped']):,} of {drift['n']:,} answers differ from the float model's."
+        )
+    if latency:
+        lines.append(
+            "Latency holds for the machine and runtime named above; measure on the device you ship to."
+        )
+    if facts.tally(artifact["audit"]["undelegated_ops"]):
+        outside = facts.names(artifact["audit"]["undelegated_ops"])
+        named = f": {', '.join(map(code, outside[:6]))}" if outside else ""
+        lines.append(
+            f"{facts.tally(artifact['audit']['undelegated_ops'])} operators run outside the delegate{named}."
+        )
+    lines.append("Behaviour across groups of people and on hostile input was not examined.")
+    return lines
+
+
+def _golden(manifest: dict[str, Any]) -> str:
+    n = len(manifest["golden"])
+    if not n:
+        return "No golden vectors were written."
+    vectors = units.plural(n, "golden vector")
+    return (
+        f"{code('golden/')} holds {vectors}: picture, expected input tensor, expected output tensor, top-5. "
+        "Run them on the device: with the same runtime integers agree exactly; other kernels may differ by a "
+        "step or two."
+    )

@@ -1,0 +1,162 @@
+"""report.md: the report as GitHub shows it. A report dict in, Markdown out; every name is made harmless."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from edgekit.report import charts, facts, units
+from edgekit.report.schema import validate
+
+_SPECIAL = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is a letter
+
+
+def text(value: Any) -> str:
+    """A name or a sentence as plain words: one line, no markup, no HTML, no mention of a user."""
+    plain = " ".join(str(value).split())
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;")
+    return _SPECIAL.sub(r"\\\1", plain).replace("@", "&#64;").replace("://", ":&#8203;//")
+
+
+def code(value: Any) -> str:
+    """A name in a code span, safe inside a table."""
+    plain = " ".join(str(value).split()).replace("`", "'").replace("|", "\\|")
+    return f"`{plain or ' '}`"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """A table of cells that are Markdown already; columns in `right` are aligned right."""
+    rule = ["---:" if i in right else "---" for i in range(len(head))]
+    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
+
+
+def render_markdown(report: dict[str, Any]) -> str:
+    """The page as text. Raises: ReportError when the report breaks its contract."""
+    validate(report)
+    verdict = facts.verdict(report)
+    lines = [f"# {text(report['model'])}", ""]
+    if facts.untrained(report):
+        lines += [
+            "> [!WARNING]",
+            "> **UNTRAINED weights.** Size and latency are real; accuracy means nothing.",
+            "",
+        ]
+    mark = {True: "✅", False: "❌", None: "⚪"}[verdict.ok]
+    lines += [f"{mark} **{verdict.word}.** {text(verdict.sentence)}", ""]
+    for gate in facts.failed_gates(report):
+        where = f" ({code(gate['target'])})" if gate.get("target") else ""
+        hint = f" Try: {text(gate['hint'])}" if gate.get("hint") else ""
+        lines.append(f"- **{text(gate['name'])}**{where}: {text(gate['detail'])}.{hint}")
+    lines += _targets(report)
+    for name, artifact in report["artifacts"].items():
+        lines += ["", f"## {text(name)}", ""]
+        lines += _artifact(artifact)
+    lines += _gates(report) + _stages(report) + _provenance(report)
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+
+
+def _targets(report: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, artifact in report["artifacts"].items():
+        drift, latency = artifact.get("drift"), artifact.get("latency")
+        accuracy = facts.accuracy_figure(report, name)
+        speed = facts.latency_figure(report, name)
+        against = units.NONE
+        if latency and speed:
+            against = f"{facts.percentiles(latency, 'float_')} ({speed.comparison or 'not compared'})"
+        partitions = artifact["audit"]["partitions"]
+        rows.append([
+            code(name),
+            f"{facts.size_figure(report, name).text} ({facts.size_figure(report, name).comparison})",
+            f"{accuracy.text} ({text(accuracy.comparison)})" if accuracy else "not measured",
+            facts.interval(drift) or units.NONE if drift else units.NONE,
+            facts.percentiles(latency) if latency else "not measured",
+            against,
+            units.NONE if partitions is None else str(partitions),
+        ])  # fmt: skip
+    head = [
+        "target", "size", "accuracy", "drop, 95 % interval, points", "latency p50 / p90 / p99",
+        "float latency p50 / p90 / p99", "partitions",
+    ]  # fmt: skip
+    return ["", *table(head, rows, right=(6,))] if rows else ["", "No artifact was built."]
+
+
+def _artifact(artifact: dict[str, Any]) -> list[str]:
+    audit, drift, latency = artifact["audit"], artifact.get("drift"), artifact.get("latency")
+    lines = [
+        f"- file: {code(artifact['path'])}, {artifact['size_bytes']:,} bytes",
+        f"- sha256: {code(artifact['sha256'])}",
+        f"- operators: {units.share(audit['int8_ops_share'])} in int8, {facts.tally(audit['float_ops'])} in "
+        f"float, {facts.tally(audit['transposes'])} transposes; input {code(audit['input_dtype'])}, output "
+        f"{code(audit['output_dtype'])}",
+    ]
+    if audit["undelegated_ops"] is not None:
+        outside = facts.names(audit["undelegated_ops"])
+        named = f": {', '.join(map(code, outside[:12]))}" if outside else ""
+        lines.append(f"- outside the delegate: {facts.tally(audit['undelegated_ops'])}{named}")
+    if fidelity := artifact.get("fidelity"):
+        worst = units.NONE if fidelity["max_lsb"] is None else f"{fidelity['max_lsb']:g} LSB"
+        lines.append(f"- simulation against the runtime: at most {worst}")
+    if drift:
+        lines.append(f"- {facts.drift_sentence(drift)}")
+    if latency:
+        note = f"; {text(latency['note'])}" if latency.get("note") else ""
+        lines.append(f"- latency: {facts.latency_sentence(latency)}{note}")
+    profile = charts.error_profile(artifact.get("layers") or [])
+    if profile and profile.culprits:
+        lines += ["", "Layers whose own quantization adds most to the error:", ""]
+        rows = [[str(c.rank), code(c.name), code(c.op), c.share, c.sqnr] for c in profile.culprits]
+        lines += table(["", "layer", "operator", "share of error", "SQNR"], rows, right=(3, 4))
+    if parts := (artifact.get("quantize") or {}).get("parts"):
+        lines += ["", "Quantization, part by part:", ""]
+        rows = [
+            [
+                text(p["name"]),
+                "on" if p["on"] else "off",
+                units.decibels(p.get("sqnr_db_before")),
+                units.decibels(p.get("sqnr_db_after")),
+                units.decibels(p.get("gain_db"), signed=True),
+                units.NONE if p.get("seconds") is None else units.seconds(p["seconds"]),
+            ]
+            for p in parts
+        ]
+        lines += table(["part", "", "before", "after", "gain", "took"], rows, right=(2, 3, 4, 5))
+    return lines
+
+
+def _gates(report: dict[str, Any]) -> list[str]:
+    if not report["gates"]:
+        return []
+    rows = [
+        [
+            "✅" if g["ok"] else "❌",
+            text(g["name"]),
+            code(g["target"]) if g.get("target") else "",
+            text(g["detail"]),
+        ]
+        for g in report["gates"]
+    ]
+    return ["", "## Gates", "", *table(["", "gate", "target", "result"], rows)]
+
+
+def _stages(report: dict[str, Any]) -> list[str]:
+    if not report["stages"]:
+        return []
+    rows = [
+        [text(s["name"]), units.seconds(s["seconds"]), "cached" if s["cached"] else ""]
+        for s in report["stages"]
+    ]
+    return ["", "## Stages", "", *table(["stage", "took", ""], rows, right=(1,))]
+
+
+def _provenance(report: dict[str, Any]) -> list[str]:
+    lines = ["", "## Provenance", ""]
+    for title, rows in facts.provenance(report):
+        if title in ("Recipe", "Files"):
+            continue
+        cells = ", ".join(f"{text(k)} {code(v) if is_code else text(v)}" for k, v, is_code in rows)
+        lines.append(f"- **{title}**: {cells}")
+    if facts.created(report):
+        lines.append(f"- **Built**: {text(facts.created(report))}")
+    return lines
