@@ -200,18 +200,9 @@ def _first(items: list[str], count: int = 3) -> str:
 
 def classifier_dims(build: Callable[[int], nn.Module]) -> dict[str, int]:
     """{state name: dimension} of everything whose size is the number of classes, found by building twice."""
-    few, more = (_shapes(build, n) for n in (7, 11))
+    few, more = ({k: v.shape for k, v in build(n).state_dict().items()} for n in (7, 11))
     return {
         name: next(d for d, (a, b) in enumerate(zip(shape, more[name], strict=True)) if a != b)
         for name, shape in few.items()
         if shape != more[name]
     }
-
-
-def _shapes(build: Callable[[int], nn.Module], num_classes: int) -> dict[str, tuple[int, ...]]:
-    try:
-        with torch.device("meta"):
-            module = build(num_classes)
-    except (NotImplementedError, RuntimeError):  # a constructor that reads a tensor's value
-        module = build(num_classes)
-    return {k: tuple(v.shape) for k, v in module.state_dict().items()}

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
+import torch
 from torch import nn
 
 from edgekit.data.preprocessing import Preprocessing
@@ -59,6 +60,18 @@ def build(
         raise UsageError(
             f"{architecture.name}: cannot be built for {resolution} px ({reason}): it was made for {own}"
         ) from error
+
+
+def build_empty(architecture: Architecture, num_classes: int | None = None, **settings: Any) -> nn.Module:
+    """The module on the meta device: shapes without memory.
+
+    A constructor that reads a tensor's value (regnet's widths) cannot run there: it gives a real module.
+    """
+    try:
+        with torch.device("meta"):
+            return build(architecture, num_classes, **settings)
+    except (NotImplementedError, RuntimeError):
+        return build(architecture, num_classes, **settings)
 
 
 def _torchvision(name: str, resolution: int | None, settings: dict[str, Any]) -> nn.Module:

@@ -217,8 +217,7 @@ def _file(
     architecture: Architecture, path: Path, num_classes: int | None, resolution: int | None, trust: bool
 ) -> Loaded:
     state, where = read_state(path, trust)
-    make = partial(libraries.build, architecture)
-    dims = classifier_dims(make)
+    dims = classifier_dims(partial(libraries.build_empty, architecture))
     plain = unwrap(state, architecture, set(dims))
     found = {name: plain[name].shape[d] for name, d in dims.items() if name in plain and plain[name].ndim > d}
     # A model without a classifier has no dims; a file without one is reported as missing names below.
