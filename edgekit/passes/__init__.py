@@ -48,7 +48,7 @@ class PassRecord:
 
 
 def optimize(graph: Graph, passes: tuple[Pass, ...] = FLOAT) -> list[PassRecord]:
-    """Run the passes in order on `graph`, checking it after each that changed something; returns what each did."""
+    """Run the passes in order on `graph`, checking it after every change; returns what each did."""
     records: list[PassRecord] = []
     for rewrite in passes:
         began = time.perf_counter()
