@@ -169,13 +169,15 @@ def module_of(graph: Subgraph, op: Operator, modules: Mapping[str, str] | None =
 def classify(graph: Subgraph) -> dict[int, str]:
     """Operator index -> class, as the module docstring defines them."""
     kinds = {op.index: _by_types(graph, op) for op in graph.operators}
+    border = {*graph.inputs, *graph.outputs}
     for chain in table_chains(graph):
-        kinds.update(dict.fromkeys((op.index for op in chain), "table"))
+        only_converts = len(chain) == 2 and border & {*chain[0].inputs, *chain[-1].outputs}
+        kinds.update(dict.fromkeys((op.index for op in chain), "convert" if only_converts else "table"))
     return kinds
 
 
 def table_chains(graph: Subgraph) -> list[list[Operator]]:
-    """Maximal DEQUANTIZE - unary... - QUANTIZE runs that one 8-bit table can replace.
+    """DEQUANTIZE - unary... - QUANTIZE runs that one 8-bit table can replace; also with no operator between.
 
     XNNPACK's conditions: 8-bit in and out, at most ten nodes, every intermediate read once and not an output.
     """
@@ -202,7 +204,7 @@ def table_chains(graph: Subgraph) -> list[list[Operator]]:
             if len(step.outputs) != 1:
                 break
             if step.name == "QUANTIZE":
-                if len(chain) > 1 and graph.tensors[step.outputs[0]].dtype in _EIGHT_BIT:
+                if graph.tensors[step.outputs[0]].dtype in _EIGHT_BIT:
                     chains.append([*chain, step])
                 break
             if not _is_unary(graph, step):

@@ -17,7 +17,7 @@ import torch
 
 from edgekit.errors import ArtifactError
 from edgekit.ir import Graph, Value
-from edgekit.verify.integers import EXACT, compute, quantize_reals
+from edgekit.verify.integers import compute, is_exact, quantize_reals
 from edgekit.verify.runtime import Source, dequantize_from, open_interpreter, quantize_to, to_layout
 
 Tensor = torch.Tensor
@@ -87,20 +87,41 @@ def read_values(probe: Probe, graph: Graph, images: np.ndarray) -> dict[str, Ten
     """
     interpreter = open_interpreter(probe.data)
     taken = interpreter.get_input_details()[0]
-    by_tensor: dict[str, list[Value]] = {}
-    for value in graph.values():
-        if value.quant is not None and value.name in probe.tensors and not value.is_constant:
-            by_tensor.setdefault(probe.tensors[value.name], []).append(value)
-    wanted = [(d, by_tensor[d["name"]]) for d in interpreter.get_output_details() if d["name"] in by_tensor]
-    found: dict[str, list[Tensor]] = {v.name: [] for _, values in wanted for v in values}
+    readers = _readers(probe, graph, interpreter.get_output_details())
+    found: dict[str, list[Tensor]] = {}
     for image in np.asarray(images, np.float32):
         interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
         interpreter.invoke()
-        for detail, values in wanted:
-            stored = torch.from_numpy(interpreter.get_tensor(detail["index"])).float()
-            for value in values:
-                found[value.name].append(_in_torch_layout(stored, value, probe.layouts[value.name]))
+        for detail, value, layout in readers:
+            codes = _codes(interpreter.get_tensor(detail["index"]), detail, value)
+            found.setdefault(value.name, []).append(_in_torch_layout(codes, value, layout))
     return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _readers(
+    probe: Probe, graph: Graph, given: Sequence[dict[str, Any]]
+) -> list[tuple[dict[str, Any], Value, Sequence[int]]]:
+    """(output, value it holds, its layout): the exposed tensors, then graph outputs behind a conversion."""
+    outputs = {detail["name"]: detail for detail in given}
+    found: list[tuple[dict[str, Any], Value, Sequence[int]]] = [
+        (outputs[probe.tensors[value.name]], value, probe.layouts[value.name])
+        for value in graph.values()
+        if value.quant is not None and not value.is_constant and probe.tensors.get(value.name) in outputs
+    ]
+    held = {value for _, value, _ in found}
+    for detail, value in zip(given, graph.outputs, strict=False):
+        if value.quant is not None and value not in held:
+            rank = len(value.shape)
+            found.append((detail, value, (0, 2, 3, 1) if rank == 4 else tuple(range(rank))))
+    return found
+
+
+def _codes(stored: np.ndarray, detail: dict[str, Any], value: Value) -> Tensor:
+    """An output tensor as codes of the value; floats go back on the value's grid, which loses nothing."""
+    assert value.quant is not None
+    if stored.dtype.kind == "f":
+        return torch.from_numpy(np.rint(stored / np.float32(value.quant.scale[0])))
+    return torch.from_numpy(stored.astype(np.float32) - np.float32(detail["quantization"][1]))
 
 
 def fidelity(graph: Graph, probe: Probe, images: np.ndarray, shipped: Source | None = None) -> Fidelity:
@@ -127,7 +148,7 @@ def fidelity(graph: Graph, probe: Probe, images: np.ndarray, shipped: Source | N
             steps = (expected.double() - actual[value.name].double()).abs()
             wrong, worst = int((steps > 0).sum()), int(steps.max()) if steps.numel() else 0
             rows.append(
-                OpFidelity(node.op, node.source, value.name, worst, wrong / steps.numel(), node.op in EXACT)
+                OpFidelity(node.op, node.source, value.name, worst, wrong / steps.numel(), is_exact(node))
             )
             total = counts.setdefault(node.op, [0, 0, 0, 0])
             total[0], total[1] = max(total[0], worst), total[1] + wrong
@@ -170,14 +191,12 @@ def _walk(graph: Graph, images: Tensor, actual: Mapping[str, Tensor]) -> Any:
                     env.pop(spent, None)
 
 
-def _in_torch_layout(stored: Tensor, value: Value, layout: Sequence[int]) -> Tensor:
-    """A stored tensor as the graph's value: dimensions back in their order, zero point taken off."""
-    assert value.quant is not None
+def _in_torch_layout(codes: Tensor, value: Value, layout: Sequence[int]) -> Tensor:
+    """A stored tensor with its dimensions back in the graph's order."""
     inverse = [0] * len(layout)
     for position, dim in enumerate(layout):
         inverse[dim] = position
-    shape = [value.shape[dim] for dim in layout]
-    return stored.reshape(shape).permute(inverse).contiguous() - float(value.quant.zero_point[0])
+    return codes.reshape([value.shape[dim] for dim in layout]).permute(inverse).contiguous()
 
 
 def _same_answers(probe: bytes, shipped: Source, images: np.ndarray) -> bool:

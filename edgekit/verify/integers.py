@@ -1,8 +1,8 @@
 """The integers an int8 runtime must produce, op by op: node and operands -> codes.
 
 A second implementation on purpose: it shares no code with `edgekit.quantize`, so that agreement with the
-runtime proves both. Formulas are XNNPACK's, bit for bit where EXACT says so; sums are exact integers (float32
-while they stay below 2**24, float64 above).
+runtime proves both. Formulas are XNNPACK's, bit for bit where `is_exact` says so; sums are exact integers
+(float32 while they stay below 2**24, float64 above).
 
     conv, linear, matmul, average   clamp(rint(f32(acc) * f32(s_in * s_w / s_out)))
     mul                             the same with (a - za)(b - zb)
@@ -34,8 +34,15 @@ _INTEGER_SUMS = frozenset(
     ("conv2d", "linear", "mul", "mean", "add", "sub", "avg_pool2d", "adaptive_avg_pool2d")
 )
 _TABLES = frozenset(("hardswish", "relu", "relu6", "hardsigmoid", "sigmoid", "clamp", "leaky_relu"))
-# ops whose formula is the kernel's own: any difference from the runtime is a defect
-EXACT = _MOVES | _INTEGER_SUMS | _TABLES
+_EXACT = _MOVES | _INTEGER_SUMS | _TABLES
+
+
+def is_exact(node: Node) -> bool:
+    """Whether the formula is the kernel's own, so that any difference from the runtime is a defect."""
+    int8 = node.output.quant is not None and node.output.quant.dtype == "int8"
+    if node.op in ("avg_pool2d", "adaptive_avg_pool2d") and not _whole_windows(node):
+        return False
+    return int8 and node.op in _EXACT
 
 
 def quantize_reals(reals: Tensor, quant: QuantParams) -> Tensor:
@@ -65,7 +72,7 @@ def compute(node: Node, operands: Sequence[Tensor | None]) -> tuple[Tensor, ...]
     if node.op in _MOVES and quant is not None:
         return _move(node, operands, quant)
     reals = [_real_operand(node, i, operands[i]) for i in range(len(node.inputs))]
-    results = run_node(node, reals)
+    results = (_hardsigmoid(reals[0]),) if node.op == "hardsigmoid" else run_node(node, reals)
     return tuple(
         r if v.quant is None else quantize_reals(r, v.quant)
         for v, r in zip(node.outputs, results, strict=True)
@@ -134,6 +141,12 @@ def _real_operand(node: Node, index: int, operand: Tensor | None) -> Tensor | No
     if len(value.quant.scale) > 1:
         shape[value.quant.axis or 0] = -1
     return weight_codes(value) * torch.tensor(value.quant.scale, dtype=torch.float32).reshape(shape)
+
+
+def _hardsigmoid(x: Tensor | None) -> Tensor:
+    """relu6(x + 3) * f32(1 / 6), as the file spells it: with the input's usual scale every value is a tie."""
+    assert x is not None
+    return torch.nn.functional.relu6(x + 3.0) * float(np.float32(1.0 / 6.0))
 
 
 def _f32_ratio(*scales: float) -> np.float32:
@@ -222,23 +235,31 @@ def _mean(node: Node, operands: Sequence[Tensor | None]) -> Tensor:
     return _requantize(total, _f32_ratio(_params(node, 0).scale[0], out.scale[0]) / np.float32(count))
 
 
+def _whole_windows(node: Node) -> bool:
+    """Whether every average is over k^2 elements, padding included."""
+    x, attrs = node.inputs[0], node.attrs
+    assert x is not None
+    if node.op == "adaptive_avg_pool2d":
+        return not any(n % cells for n, cells in zip(x.shape[2:], attrs["output_size"], strict=True))
+    return not attrs.get("ceil_mode") and (
+        not any(attrs["padding"]) or bool(attrs.get("count_include_pad", True))
+    )
+
+
 def _average(node: Node, operands: Sequence[Tensor | None]) -> Tensor | None:
     """Whole windows: a depthwise convolution with weights 1, scale 1 / k^2. None: others go through float."""
-    x, out = _codes(node, 0, operands[0]), node.output.quant
+    x, out, attrs = _codes(node, 0, operands[0]), node.output.quant, node.attrs
     assert out is not None
+    if not _whole_windows(node):
+        return None
     if node.op == "adaptive_avg_pool2d":
-        size, cells = x.shape[2:], node.attrs["output_size"]
-        if size[0] % cells[0] or size[1] % cells[1]:
-            return None
-        kernel = stride = (size[0] // cells[0], size[1] // cells[1])
+        cells = attrs["output_size"]
+        kernel = stride = (x.shape[2] // cells[0], x.shape[3] // cells[1])
         padding = (0, 0)
     else:
-        kernel, stride, padding = (tuple(node.attrs[k]) for k in ("kernel", "stride", "padding"))
-        if node.attrs.get("ceil_mode") or (any(padding) and not node.attrs.get("count_include_pad", True)):
-            return None
-    count = kernel[0] * kernel[1]
+        kernel, stride, padding = (tuple(attrs[k]) for k in ("kernel", "stride", "padding"))
     total = torch.nn.functional.avg_pool2d(x.double(), kernel, stride, padding, divisor_override=1)
-    unit = np.float32(1.0 / count)
+    unit = np.float32(1.0 / (kernel[0] * kernel[1]))
     return _requantize(total, _f32_ratio(_params(node, 0).scale[0], float(unit), out.scale[0]))
 
 

@@ -94,14 +94,14 @@ def dequantize_from(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
-def to_layout(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """One image (C, H, W) as the file's input (1, H, W, C), or unchanged where the file takes NCHW."""
-    c, h, w = image.shape
-    if tuple(shape) == (1, h, w, c):
-        return np.ascontiguousarray(image.transpose(1, 2, 0)[None])
-    if tuple(shape) == (1, c, h, w):
-        return image[None]
-    raise ArtifactError(f"input: an image of shape {(c, h, w)} was given: the file takes {tuple(shape)}")
+def to_layout(item: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """One input without its batch dimension as the file takes it: an image (C, H, W) as (1, H, W, C)."""
+    wanted = tuple(int(size) for size in shape)
+    if item.ndim == 3 and wanted == (1, *item.shape[1:], item.shape[0]):
+        return np.ascontiguousarray(item.transpose(1, 2, 0)[None])
+    if wanted == (1, *item.shape):
+        return item[None]
+    raise ArtifactError(f"input: an image of shape {item.shape} was given: the file takes {wanted}")
 
 
 def run_tflite(

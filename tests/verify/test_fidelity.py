@@ -1,0 +1,116 @@
+"""The integer formulas against LiteRT, op by op: equal, or one step where the kernel is not known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from op_graphs import CASES, images, op_graph
+
+from edgekit.errors import ArtifactError
+from edgekit.ir import Node, QuantParams, Value
+from edgekit.lower.tflite import lower, prepare
+from edgekit.targets import get_target
+from edgekit.verify.fidelity import fidelity, probe_values, read_values
+from edgekit.verify.integers import compute, quantize_reals
+
+TARGET = get_target("tflite-int8")
+# kernels without a formula here, and reference kernels for what is not delegated
+WITHIN_ONE = {"average pool, border not counted", "resize bilinear", "matmul", "conv transpose"}
+
+
+def _proof(case, io_dtype=None, seed=0):
+    graph = prepare(op_graph(case, seed), TARGET)
+    shipped = lower(graph, TARGET, io_dtype=io_dtype)
+    probe = lower(graph, TARGET, io_dtype=io_dtype, outputs_also=probe_values(graph))
+    return graph, shipped, probe
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_runtime_computes_the_formula(case):
+    graph, shipped, probe = _proof(case)
+    found = fidelity(graph, probe, images(case, 3, seed=9).numpy(), shipped.data)
+    assert found.probe_agrees and not found.unchecked_ops and found.layers
+    assert found.max_lsb <= (1 if case in WITHIN_ONE else 0), found.worst
+    assert found.mismatch_share < 0.1
+    if case not in WITHIN_ONE:
+        assert not found.unexpected()
+
+
+@pytest.mark.parametrize("io_dtype", ["int8", "float32", "uint8"])
+def test_every_type_of_input_and_output(io_dtype):
+    graph, shipped, probe = _proof("conv 3x3 relu", io_dtype)
+    found = fidelity(graph, probe, images("conv 3x3 relu", 2).numpy(), shipped.data)
+    assert (found.max_lsb, found.unchecked_ops, found.probe_agrees) == (0, (), True)
+
+
+def test_a_wrong_weight_in_the_file_is_found_and_named():
+    graph, shipped, _ = _proof("conv 3x3")
+    other = graph.copy()
+    weight = other.nodes[0].inputs[1]
+    weight.data = weight.data.clone()
+    weight.data[3, 5] += 4.0 * weight.quant.scale[3]
+    probe = lower(other, TARGET, outputs_also=probe_values(other))
+    found = fidelity(graph, probe, images("conv 3x3", 2).numpy(), shipped.data)
+    assert found.max_lsb > 0 and not found.probe_agrees
+    assert found.worst.module == "layers.out" and found.unexpected()[0].op == "conv2d"
+    assert found.by_op["conv2d"]["max_lsb"] == found.max_lsb
+    assert 0 < found.mismatch_share <= 1 / 24 + 0.01
+    assert found.as_dict()["layers"][0]["value"] == "out"
+    json.dumps(found.as_dict())
+
+
+def test_an_error_stays_with_the_operator_that_made_it():
+    graph, _, _ = _proof("add relu")
+    other = graph.copy()
+    square = other.nodes[0].output
+    square.quant = QuantParams((square.quant.scale[0] * 2,), square.quant.zero_point)
+    probe = lower(other, TARGET, outputs_also=probe_values(other))
+    found = fidelity(other, probe, images("add relu", 2).numpy())
+    assert found.max_lsb == 0
+    assert [row.op for row in found.layers] == ["tanh", "add"]
+
+
+def test_a_probe_of_another_graph_is_refused():
+    graph, _, probe = _proof("sigmoid")
+    _, foreign, _ = _proof("linear")
+    with pytest.raises(ArtifactError, match=r"lacks output|was given"):
+        fidelity(graph, probe, images("sigmoid", 1).numpy(), foreign.data)
+
+
+def test_values_come_back_in_torch_layout():
+    graph, _, probe = _proof("max pool")
+    batch = images("max pool", 2)
+    values = read_values(probe, graph, batch.numpy())
+    codes = quantize_reals(batch, graph.inputs[0].quant)
+    assert torch.equal(values["out"].float(), torch.nn.functional.max_pool2d(codes, 3, 2))
+
+
+def test_requantization_by_hand():
+    x = Value("x", (1, 2), quant=QuantParams((0.5,), (0,)))
+    weight = Value("w", (1, 2), data=torch.tensor([[1.0, 0.5]]), quant=QuantParams((0.5,), (0,), "int8", 0))
+    out = Value("y", (1, 1), quant=QuantParams((1.0,), (10,)))
+    node = Node(
+        "linear", [x, weight, Value("b", (1,), data=torch.tensor([0.25]))], [out], {"activation": None}
+    )
+    # codes (4, 3), weights (2, 1), bias 1: 8 + 3 + 1 = 12 steps of 0.25 = 3.0
+    assert compute(node, [torch.tensor([[4.0, 3.0]]), None, None])[0].tolist() == [[3.0]]
+    # 2 + 0 + 1 = 3 steps of 0.25 = 0.75 -> 1; 0 + 1 + 1 = 2 steps = 0.5 -> half to even: 0
+    rows = compute(node, [torch.tensor([[1.0, 0.0], [0.0, 1.0]]), None, None])[0]
+    assert rows.flatten().tolist() == [1.0, 0.0]
+
+
+def test_sums_beyond_float32_stay_exact():
+    channels = 3000
+    quant = QuantParams((1.0,), (0,))
+    x = Value("x", (1, channels), quant=quant)
+    data = torch.full((2, channels), 127.0)
+    weight = Value("w", (2, channels), data=data, quant=QuantParams((1.0, 1.0), (0, 0), "int8", 0))
+    out = Value("y", (1, 2), quant=QuantParams((float(2**25),), (0,)))
+    codes = torch.full((1, channels), 127.0)
+    codes[0, 0] = 126.0
+    node = Node("linear", [x, weight, None], [out], {"activation": None})
+    exact = np.float32(127 * 127 * (channels - 1) + 127 * 126) / np.float32(2**25)
+    assert compute(node, [codes, None, None])[0].tolist() == [[float(np.rint(exact))] * 2]
