@@ -183,7 +183,7 @@ def filler(ctx: Context, number: float, quant: QuantParams | None) -> Tensor:
     if quant is None:
         return ctx.constant("filler", data)
     low, high = (-128, 127) if quant.dtype == "int8" else (-32768, 32767)
-    integer = np.clip(np.rint(data / quant.scale[0]) + quant.zero_point[0], low, high)
+    integer = np.clip(np.rint(data.astype(np.float64) / quant.scale[0]) + quant.zero_point[0], low, high)
     return ctx.constant("filler", integer.astype(quant.dtype), quant)
 
 
