@@ -22,6 +22,9 @@ from edgekit.quantize.walk import Arguments, activate_, batches, check_images, w
 Tensor = torch.Tensor
 
 
+OUTLIER_GAP = 0.5  # share of the trimmed span by which an image's extreme must stand apart to be set aside
+
+
 @dataclass
 class Observations:
     """Statistics of one pass. Rows are images."""
@@ -31,8 +34,9 @@ class Observations:
     mean: dict[Node, Tensor] = field(default_factory=dict)  # (N, O) before the activation
     sample: dict[Value, Tensor] = field(default_factory=dict)  # (N, S)
     outputs: list[Tensor] = field(default_factory=list)
+    samples: int = 0  # values sampled per image
 
-    def rows(self, index: slice) -> Observations:
+    def rows(self, index: slice | Tensor) -> Observations:
         """The same statistics of fewer images."""
         return Observations(
             {v: t[index] for v, t in self.low.items()},
@@ -40,6 +44,7 @@ class Observations:
             {n: t[index] for n, t in self.mean.items()},
             {v: t[index] for v, t in self.sample.items()},
             [t[index] for t in self.outputs],
+            self.samples,
         )
 
     def minmax(self, value: Value) -> rules.Range:
@@ -48,13 +53,46 @@ class Observations:
     def trimmed(self, value: Value) -> rules.Range:
         """Extremes without those of the images furthest out, two of 128 on either side.
 
-        Counting images, not values: a tensor of a hundred values a image has no meaningful 99.9th percentile,
+        Counting images, not values: a tensor of a hundred values an image has no meaningful 99.9th percentile,
         while one poisoned image is exactly one row here.
         """
         drop = trim_count(len(self.low[value]))
+        lows, highs = self._sorted(value)
+        return float(lows[drop]), float(highs[drop])
+
+    def robust(self, value: Value) -> rules.Range:
+        """Extremes without those of images that stand apart: as few as leave no gap of half the trimmed span."""
+        drop = trim_count(len(self.low[value]))
+        lows, highs = self._sorted(value)
+        gap = OUTLIER_GAP * max(max(float(highs[drop]), 0.0) - min(float(lows[drop]), 0.0), 1e-12)
+        first = [0, 0]
+        for side, ends in enumerate((lows, -highs)):
+            for i in range(drop):
+                if float(ends[i + 1] - ends[i]) > gap:
+                    first[side] = i + 1
+        return float(lows[first[0]]), float(highs[first[1]])
+
+    def _sorted(self, value: Value) -> tuple[Tensor, Tensor]:
+        """Each image's minimum, ascending, and maximum, descending."""
         lows = self.low[value].amin(1).sort().values
-        highs = self.high[value].amax(1).sort().values
-        return float(lows[drop]), float(highs[-1 - drop])
+        return lows, self.high[value].amax(1).sort(descending=True).values
+
+    def strangeness(self) -> Tensor:
+        """How far each image exceeds the trimmed range of any tensor: (N,), up to 1 when it does not."""
+        worst = torch.zeros(len(next(iter(self.low.values()))))
+        for value in self.low:
+            low, high = self.trimmed(value)
+            span = max(high, 0.0) - min(low, 0.0)
+            if span > 0.0:
+                over = torch.maximum(self.high[value].amax(1) - high, low - self.low[value].amin(1))
+                worst = torch.maximum(worst, 1.0 + over / span)
+        return worst
+
+
+def sample_positions(size: int, samples: int) -> Tensor:
+    """Which of `size` values of an image are sampled: fixed, spread evenly, channels last."""
+    order = np.random.default_rng(size).permutation(size)[:samples]
+    return torch.from_numpy(np.sort(order))
 
 
 def trim_count(images: int) -> int:
@@ -120,14 +158,12 @@ class _Collector:
                 f"{image}: finite activations are needed; check the weights of this module"
             )
         if self.samples:
-            flat = tensor.flatten(1) if tensor.is_contiguous() else _any_order(tensor)
+            flat = tensor.permute(0, 2, 3, 1).flatten(1) if tensor.ndim == 4 else tensor.flatten(1)
             self.sample.setdefault(value, []).append(flat[:, self._positions(flat.shape[1])])
 
     def _positions(self, size: int) -> Tensor:
         if size not in self.positions:
-            count = min(size, self.samples)
-            order = np.random.default_rng(size).choice(size, count, replace=False)
-            self.positions[size] = torch.from_numpy(np.sort(order))
+            self.positions[size] = sample_positions(size, self.samples)
         return self.positions[size]
 
     def finish(self) -> Observations:
@@ -136,21 +172,17 @@ class _Collector:
             {v: torch.cat(t) for v, t in self.high.items()},
             {n: torch.cat(t) for n, t in self.mean.items()},
             {v: torch.cat(t) for v, t in self.sample.items()},
+            samples=self.samples,
         )
-
-
-def _any_order(tensor: Tensor) -> Tensor:
-    """(N, everything) without copying a channels-last tensor."""
-    if tensor.ndim == 4:
-        return tensor.permute(0, 2, 3, 1).flatten(1)
-    return tensor.flatten(1)
 
 
 def channel_extremes(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """Minimum and maximum of each channel in each image: (N, C) twice; (N, 1) where channels do not apply."""
-    if tensor.ndim == 4:
-        pixels = tensor.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C), no copy when channels-last
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        pixels = tensor.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C) without a copy
         return pixels.amin(1), pixels.amax(1)
+    if tensor.ndim == 4:
+        return tensor.amin((2, 3)), tensor.amax((2, 3))
     if tensor.ndim == 2:
         return tensor.clone(), tensor.clone()
     flat = tensor.reshape(len(tensor), -1)

@@ -2,7 +2,7 @@
 
 real = scale * (integer - zero_point). Activations are asymmetric int8 (or symmetric int16), one scale a
 tensor, zero exactly representable because padding and ReLU write it. Weights are symmetric int8 in
-[-127, 127], one scale an output channel. Scales are rounded to float32, the precision every model file stores.
+[-127, 127], one scale an output channel. Scales are rounded to float32, the precision of every model file.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class Simulator:
         if node not in self.multipliers:
             self.prepare(node)
         multiplier, bias = self.multipliers[node], self.biases[node]
-        view = (-1, 1, 1) if sums.ndim == 4 else (-1,)
+        view = (-1,) if node.op == "linear" else (-1, 1, 1)
         if bias is not None:
             sums.add_(bias.view(view))
         return clamp_codes_(sums.mul_(multiplier.view(view)), quant, node.attrs.get("activation"))

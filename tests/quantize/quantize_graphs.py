@@ -7,6 +7,7 @@ import math
 import torch
 
 from edgekit.ir import Graph, Node, Value, run
+from edgekit.quantize import equalize
 
 
 class Builder:
@@ -105,3 +106,19 @@ def smooth_images(count: int, seed: int, size: int = 32) -> torch.Tensor:
         noise = torch.randn(count, 3, coarse, coarse, generator=rng)
         image += share * torch.nn.functional.interpolate(noise, (size, size), mode="bilinear")
     return image
+
+
+def rescale_channels(graph: Graph, seed: int = 0, spread: float = 1.0) -> int:
+    """Multiply channels by exp(N(0, spread)) wherever the function stays the same; returns how many families.
+
+    What training with weight decay rarely produces and exported or pruned models do: the same function with
+    channels that differ a hundredfold. Families with a ReLU6 are left alone: it is not homogeneous.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    done = 0
+    for family in equalize.families(graph):
+        if not family.relu6:
+            factors = torch.exp(spread * torch.randn(family.channels, generator=rng))
+            equalize.apply_scales(family, factors)
+            done += 1
+    return done

@@ -1,0 +1,56 @@
+"""Candidate ranges of every activation, from observations.
+
+minmax  the extremes over all images
+robust  the extremes without those of images that stand apart: what min/max would be on a clean set
+trim    the extremes without those of the images furthest out, whether they stand apart or not
+mse     the range of least squared error inside robust: clipping of the sampled tail against a step's width
+both    the range of least squared error inside trim
+"""
+
+from __future__ import annotations
+
+import torch
+
+from edgekit.ir import Value
+from edgekit.quantize import rules
+from edgekit.quantize.observers import Observations, trim_count
+
+Tensor = torch.Tensor
+METHODS = ("minmax", "robust", "trim", "mse", "both")
+_SHARES = torch.linspace(0.3, 1.0, 36)
+
+
+def ranges_of(seen: Observations, method: str) -> dict[Value, rules.Range]:
+    """A range for each observed activation by one of METHODS."""
+    return {value: _range(seen, value, method) for value in seen.low}
+
+
+def _range(seen: Observations, value: Value, method: str) -> rules.Range:
+    if method == "minmax":
+        return seen.minmax(value)
+    low, high = seen.robust(value) if method in ("robust", "mse") else seen.trimmed(value)
+    if method in ("robust", "trim"):
+        return low, high
+    ordinary = len(seen.sample[value]) - trim_count(len(seen.sample[value]))  # strange images come last
+    return least_error(seen.sample[value][:ordinary].flatten(), min(low, 0.0), max(high, 0.0))
+
+
+def least_error(sample: Tensor, low: float, high: float, steps: int = 255) -> rules.Range:
+    """The sub-range of [low, high] of least expected squared error.
+
+    Rounding costs step**2 / 12 on every value that is not exactly zero; clipping what the sample shows.
+    """
+    if high - low <= 0.0:
+        return low, high
+    ends, starts = _SHARES * high, _SHARES * low
+    over = (
+        (sample[None, :] - ends[:, None]).clamp_min_(0.0).square_().mean(1) if high > 0 else torch.zeros(36)
+    )
+    under = (
+        (starts[:, None] - sample[None, :]).clamp_min_(0.0).square_().mean(1) if low < 0 else torch.zeros(36)
+    )
+    busy = float((sample != 0).float().mean())
+    width = ends[None, :] - starts[:, None]
+    cost = under[:, None] + over[None, :] + busy * (width / steps).square() / 12.0
+    i, j = divmod(int(cost.argmin()), len(_SHARES))
+    return float(starts[i]), float(ends[j])
