@@ -45,15 +45,11 @@ def steps(settings: dict[str, Any] | None, tensor: dict[str, Any]) -> list[Step]
         layout = _layout(tensor["shape"])
         add("layout", f"Arrange as {layout}, shape {tensor['shape']}.", layout=layout, shape=tensor["shape"])
     if tensor.get("scale") is not None:
-        low, high = _limits(tensor["dtype"])
-        add(
-            "quantize",
-            f"round(value / {tensor['scale']!r}) + {tensor['zero_point']}, clamped to {low}..{high}, as "
-            f"{tensor['dtype']}.",
-            scale=tensor["scale"],
-            zero_point=tensor["zero_point"],
-            dtype=tensor["dtype"],
-        )
+        scale, zero_point, dtype = tensor["scale"], tensor["zero_point"], tensor["dtype"]
+        low, high = _limits(dtype)
+        shift = f" {'-' if zero_point < 0 else '+'} {abs(zero_point)}" if zero_point else ""
+        words = f"Quantize: round(value / {scale!r}){shift}, clamped to {low}..{high}, as {dtype}."
+        add("quantize", words, scale=scale, zero_point=zero_point, dtype=dtype)
     return out
 
 

@@ -29,7 +29,7 @@ def model_card(report: dict[str, Any], target: str, manifest: dict[str, Any]) ->
     version = text(manifest["edgekit_version"])
     lines += [
         f"An image model compiled by edgekit {version}: {code(manifest['file'])}, "
-        f"{units.said(units.size(artifact['size_bytes']))}. {text(verdict.word)}: {text(verdict.sentence)}",
+        f"{units.said(units.size(artifact['size_bytes']))}. {text(verdict.word)}. {text(verdict.sentence)}",
         "",
         "## Intended use",
         "",
@@ -114,11 +114,10 @@ def _labels(manifest: dict[str, Any]) -> str:
 def _measured(report: dict[str, Any], target: str) -> list[str]:
     artifact = report["artifacts"][target]
     drift, latency = artifact.get("drift"), artifact.get("latency")
-    lines = [f"- accuracy: {facts.drift_sentence(drift)}" if drift else "- accuracy: not measured"]
+    lines = [f"- accuracy: {text(facts.drift_sentence(drift))}" if drift else "- accuracy: not measured"]
     if latency:
-        lines.append(
-            f"- latency p50 / p90 / p99: {facts.percentiles(latency)} ({facts.latency_sentence(latency)})"
-        )
+        how = text(facts.latency_sentence(latency))
+        lines.append(f"- latency p50 / p90 / p99: {facts.percentiles(latency)} ({how})")
         if latency["float_p50_ms"] is not None:
             lines.append(
                 f"- latency of the float file in the same run: {facts.percentiles(latency, 'float_')}"
@@ -181,12 +180,11 @@ def _limitations(report: dict[str, Any], target: str) -> list[str]:
         lines.append(
             "Latency holds for the machine and runtime named above; measure on the device you ship to."
         )
-    if facts.tally(artifact["audit"]["undelegated_ops"]):
-        outside = facts.names(artifact["audit"]["undelegated_ops"])
-        named = f": {', '.join(map(code, outside[:6]))}" if outside else ""
-        lines.append(
-            f"{facts.tally(artifact['audit']['undelegated_ops'])} operators run outside the delegate{named}."
-        )
+    if outside := facts.tally(artifact["audit"]["undelegated_ops"]):
+        names = facts.names(artifact["audit"]["undelegated_ops"])
+        named = f": {', '.join(map(code, names[:6]))}" if names else ""
+        verb = "operator runs" if outside == 1 else "operators run"
+        lines.append(f"{outside} {verb} outside the delegate{named}.")
     lines.append("Behaviour across groups of people and on hostile input was not examined.")
     return lines
 

@@ -99,10 +99,10 @@ def _artifact(artifact: dict[str, Any]) -> list[str]:
         worst = units.NONE if fidelity["max_lsb"] is None else f"{fidelity['max_lsb']:g} LSB"
         lines.append(f"- simulation against the runtime: at most {worst}")
     if drift:
-        lines.append(f"- {facts.drift_sentence(drift)}")
+        lines.append(f"- {text(facts.drift_sentence(drift))}")
     if latency:
         note = f"; {text(latency['note'])}" if latency.get("note") else ""
-        lines.append(f"- latency: {facts.latency_sentence(latency)}{note}")
+        lines.append(f"- latency: {text(facts.latency_sentence(latency))}{note}")
     profile = charts.error_profile(artifact.get("layers") or [])
     if profile and profile.culprits:
         lines += ["", "Layers whose own quantization adds most to the error:", ""]

@@ -124,7 +124,7 @@ def print_summary(report: dict[str, Any], directory: str | Path, console: Consol
 def _figures(report: dict[str, Any]) -> Table:
     """One column a target, figures down the side."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=True)
-    table.add_column(Text(report["model"], "bold"), style="dim", no_wrap=True)
+    table.add_column(Text(report["model"], "bold"), style="dim", max_width=32, overflow="fold")
     targets = list(report["artifacts"])
     for name in targets:
         table.add_column(Text(name, "bold"), overflow="fold")
@@ -199,10 +199,10 @@ _ROWS = (
 def _gates(report: dict[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
     table.add_column(width=1)
-    table.add_column(no_wrap=True)
+    table.add_column(max_width=24, overflow="fold")
     several = len(report["artifacts"]) > 1
     if several:
-        table.add_column(style="dim", no_wrap=True)
+        table.add_column(style="dim", max_width=24, overflow="fold")
     table.add_column(overflow="fold")
     for gate in report["gates"]:
         mark, colour = _MARKS[gate["ok"]]

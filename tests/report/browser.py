@@ -32,7 +32,7 @@ class Browser:
         theirs_in, self._to = os.pipe()
         self._from, theirs_out = os.pipe()
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" {flags} "$1" 3<&{theirs_in} 4>&{theirs_out}', str(find()),
+            ["bash", "-c", f'exec "$0" {flags} "$1" 3<&{theirs_in} 4>&{theirs_out}', str(find()),
              f"--user-data-dir={profile}"],
             pass_fds=(theirs_in, theirs_out),
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -43,11 +43,18 @@ class Browser:
         self.requests: list[str] = []
 
     def __enter__(self) -> Self:
+        try:
+            self._attach()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _attach(self) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self.call("Page.enable")
         self.call("Network.enable")
-        return self
 
     def __exit__(self, *_error: object) -> None:
         self._process.terminate()

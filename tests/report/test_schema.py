@@ -1,0 +1,121 @@
+"""The contract accepts what a build writes and refuses what it must not write."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jsonschema
+import pytest
+import report_fixture
+
+from edgekit.errors import ReportError
+from edgekit.report import SCHEMA_VERSION, validate
+from edgekit.report.schema import schema
+
+Report = dict[str, Any]
+
+
+def minimal() -> Report:
+    """Nothing but the required keys."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": "m",
+        "weights": "as given",
+        "data": "given",
+        "stages": [],
+        "cost": {"params": 1, "macs": 2, "mem_bytes": 3, "peak_activation_bytes": 4},
+        "artifacts": {
+            "tflite-int8": {
+                "path": "tflite-int8/model.tflite",
+                "sha256": "0" * 64,
+                "size_bytes": 10,
+                "audit": {
+                    "int8_ops_share": 1.0,
+                    "float_ops": 0,
+                    "partitions": None,
+                    "transposes": 0,
+                    "undelegated_ops": None,
+                    "input_dtype": "int8",
+                    "output_dtype": "int8",
+                },
+            }
+        },
+        "gates": [],
+    }
+
+
+def test_schema_is_itself_valid() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("options", [{}, {"targets": 2}, {"fail": True}, {"targets": 0}])
+def test_accepts(options: dict[str, Any]) -> None:
+    report = report_fixture.report(**options)
+    validate(report)
+    validate(json.loads(json.dumps(report)))
+
+
+def test_accepts_the_minimum_and_unknown_keys() -> None:
+    report = minimal()
+    validate(report)
+    report["later"] = {"anything": 1}
+    report["artifacts"]["tflite-int8"]["audit"]["kinds"] = {"int8": 3}
+    report["artifacts"]["tflite-int8"].update(drift=None, latency=None, fidelity=None)
+    validate(report)
+
+
+def _set(*path: Any, value: Any) -> Callable[[Report], None]:
+    def change(report: Report) -> None:
+        for key in path[:-1]:
+            report = report[key]
+        report[path[-1]] = value
+
+    return change
+
+
+def _drop(*path: Any) -> Callable[[Report], None]:
+    def change(report: Report) -> None:
+        for key in path[:-1]:
+            report = report[key]
+        del report[path[-1]]
+
+    return change
+
+
+INT8 = ("artifacts", "tflite-int8")
+BROKEN = {
+    "version": (_set("schema_version", value=2), "schema_version"),
+    "no gates": (_drop("gates"), "gates"),
+    "no model": (_set("model", value=""), "model"),
+    "params": (_set("cost", "params", value=1.5), "cost.params"),
+    "negative seconds": (_set("stages", 0, "seconds", value=-1), "stages[0].seconds"),
+    "cached as text": (_set("stages", 0, "cached", value="yes"), "stages[0].cached"),
+    "short hash": (_set(*INT8, "sha256", value="abc"), "sha256"),
+    "share above one": (_set(*INT8, "audit", "int8_ops_share", value=1.5), "int8_ops_share"),
+    "no partitions": (_drop(*INT8, "audit", "partitions"), "partitions"),
+    "accuracy above 100": (_set(*INT8, "drift", "artifact", value=931.0), "drift.artifact"),
+    "drift without interval": (_drop(*INT8, "drift", "ci_low"), "ci_low"),
+    "interval upside down": (_set(*INT8, "drift", "ci_low", value=9.0), "ci_low"),
+    "p90 below p50": (_set(*INT8, "latency", "p90_ms", value=0.1), "latency"),
+    "nan": (_set(*INT8, "drift", "sqnr_db", value=float("nan")), "drift.sqnr_db"),
+    "infinite sample": (_set(*INT8, "latency", "samples", "float_ms", value=[float("inf")]), "float_ms"),
+    "place": (_set(*INT8, "layers", 0, "where", value="gpu"), "layers[0].where"),
+    "gate of nothing": (_set("gates", 0, "target", value="onnx-int8"), "gates[0].target"),
+    "verdict": (_set("verdict", value="rejected"), "verdict"),
+    "target leaves": (lambda r: r["artifacts"].update({"../up": r["artifacts"]["tflite-int8"]}), "artifacts"),
+    "part without name": (_drop(*INT8, "quantize", "parts", 0, "name"), "name"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_refuses(case: str) -> None:
+    change, place = BROKEN[case]
+    report = copy.deepcopy(report_fixture.report())
+    change(report)
+    with pytest.raises(ReportError) as error:
+        validate(report)
+    assert str(error.value).startswith("report.json: ")
+    assert place in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
