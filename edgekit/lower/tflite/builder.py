@@ -73,11 +73,11 @@ class _Aligned:
     def Pack(self, builder: flatbuffers.Builder) -> int:
         offset = None
         if self.data is not None:
-            payload = self.data.tobytes()
-            builder.StartVector(1, len(payload), ALIGNMENT)
-            builder.head -= len(payload)
-            builder.Bytes[builder.head : builder.head + len(payload)] = payload
-            builder.vectorNumElems = len(payload)
+            payload, size = self.data.reshape(-1).view(np.uint8).data, self.data.nbytes
+            builder.StartVector(1, size, ALIGNMENT)
+            builder.head -= size
+            builder.Bytes[builder.head : builder.head + size] = payload
+            builder.vectorNumElems = size
             offset = builder.EndVector()
         schema.BufferStart(builder)
         if offset is not None:
@@ -104,7 +104,7 @@ def pack(
         if tensor.data is None:
             return 0
         data = np.ascontiguousarray(tensor.data)
-        key = hashlib.sha256(data.tobytes()).digest()
+        key = hashlib.sha256(data.reshape(-1).view(np.uint8).data).digest()
         if key not in known:
             known[key] = len(buffers)
             buffers.append(_Aligned(data))
@@ -163,7 +163,7 @@ def pack(
     constant_bytes = sum(b.data.nbytes for b in buffers if b.data is not None)
     builder = flatbuffers.Builder(constant_bytes + 32 * len(buffers) + 512 * len(tensors) + (1 << 16))
     builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return bytes(memoryview(builder.Bytes)[builder.head :])
 
 
 def _touched(operators: list[Operator], signature: Signature) -> list[Tensor]:

@@ -65,6 +65,7 @@ class Context:
         self.users = self.graph.users()
         self.producers = self.graph.producers()
         self.use_counts = self.graph.use_counts()
+        self.joined: dict[tuple[Any, ...], Tensor] = {}  # (axis, piece, piece, ...) -> their concatenation
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._transposed: dict[tuple[Value, Perm], Tensor] = {}
         self._names: set[str] = {value.name for value in self.graph.values()}

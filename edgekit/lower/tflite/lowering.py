@@ -41,7 +41,7 @@ class Lowered:
     tensors: value name -> name of the tensor that holds exactly this value.
     layouts: value name -> stored layout: tensor dimension i holds value dimension layouts[name][i].
     certificate: every TRANSPOSE that is left.
-    operators: what the file runs, in order; index -1 for what the signature asked for.
+    operators: what the file runs, in order; node_index -1 for conversions at the edges.
     inputs, outputs: the signature's names, in order.
     """
 
@@ -99,6 +99,7 @@ def lower(
     ctx.node, ctx.node_index = None, -1
     outputs: list[tuple[str, Tensor]] = []
     for value in graph.outputs:
+        ctx.node = ctx.producers.get(value)  # what a conversion at the edge is put down to
         outputs.append((_key(value), _output(ctx, value, io_dtype, [t for _, t in (*inputs, *outputs)])))
     for value in ctx.exposed_in_order():
         if value not in graph.outputs and value not in graph.inputs:

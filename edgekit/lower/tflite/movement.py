@@ -12,6 +12,8 @@ from edgekit.lower.tflite.context import NHWC, Context, lowers
 from edgekit.lower.tflite.layout import Perm
 from edgekit.targets import Target
 
+MOST_JOINED = 5  # pieces of a CONCATENATION that the delegate takes
+
 
 def moved(ctx: Context, node: Node, i: int = 0, perm: Perm | None = None) -> Tensor:
     """Operand `i` with the quantization of the node's result, so that moving it is all there is to do."""
@@ -46,20 +48,31 @@ def reshape(ctx: Context, node: Node) -> None:
 
 @lowers()
 def concat(ctx: Context, node: Node) -> None:
-    """CONCATENATION; more than five pieces are joined five at a time, since only so many are delegated."""
+    """CONCATENATION; what an earlier one already joined is taken as one piece, and more than five pieces are
+    joined five at a time, since only so many are delegated.
+    """
     values = [v for v in node.inputs if v is not None]
     perm = ctx.preferred(*values)
     axis = perm.index(node.attrs["dim"] % len(node.output.shape))
     pieces = [ctx.read_as(v, node.output.quant, perm) for v in values]
+    whole = (axis, *pieces)
+    for count in range(len(pieces) - 1, 1, -1):
+        if (axis, *pieces[:count]) in ctx.joined:
+            pieces = [ctx.joined[axis, *pieces[:count]], *pieces[count:]]
+            break
+    if len(pieces) == 1:
+        ctx.alias(node.output, pieces[0], perm)
+        return
     result = ctx.write(node.output, perm, integer=True)
+    ctx.joined[whole] = result
     options = schema.ConcatenationOptionsT(axis=axis)
-    while len(pieces) > 5:
-        head = pieces[:5]
+    while len(pieces) > MOST_JOINED:
+        head = pieces[:MOST_JOINED]
         shape = list(head[0].shape)
         shape[axis] = sum(p.shape[axis] for p in head)
-        joined = ctx.like(result, f"{node.output.name}/part", tuple(shape))
-        ctx.emit("CONCATENATION", list(head), [joined], options)
-        pieces = [joined, *pieces[5:]]
+        part = ctx.like(result, f"{node.output.name}/part", tuple(shape))
+        ctx.emit("CONCATENATION", list(head), [part], options)
+        pieces = [part, *pieces[MOST_JOINED:]]
     ctx.emit("CONCATENATION", list(pieces), [result], options)
 
 
@@ -272,10 +285,10 @@ def pixel_shuffle(ctx: Context, node: Node) -> None:
     """DEPTH_TO_SPACE, whose channels come in the order (fy, fx, c)."""
     value, factor = node.inputs[0], node.attrs["factor"]
     assert value is not None
-    x = _regroup(
-        ctx, moved(ctx, node, 0, NHWC), node.output.shape[1], factor, to_torch=False, cause=node.output
-    )
-    result = ctx.write(node.output, NHWC, integer=True)
+    integer = ctx.target.activations != "int16"  # neither operator takes int16
+    x = ctx.read_as(value, node.output.quant if integer else None, NHWC)
+    x = _regroup(ctx, x, node.output.shape[1], factor, to_torch=False, cause=node.output)
+    result = ctx.write(node.output, NHWC, integer=integer)
     ctx.emit("DEPTH_TO_SPACE", [x], [result], schema.DepthToSpaceOptionsT(blockSize=factor))
 
 
@@ -284,9 +297,11 @@ def pixel_unshuffle(ctx: Context, node: Node) -> None:
     """SPACE_TO_DEPTH, whose channels come in the order (fy, fx, c)."""
     value, factor = node.inputs[0], node.attrs["factor"]
     assert value is not None
-    x = moved(ctx, node, 0, NHWC)
+    x = ctx.read_as(value, None if ctx.target.activations == "int16" else node.output.quant, NHWC)
     n, c, h, w = node.output.shape
     blocks = ctx.like(x, f"{node.output.name}/blocks", (n, h, w, c))
     ctx.emit("SPACE_TO_DEPTH", [x], [blocks], schema.SpaceToDepthOptionsT(blockSize=factor))
     torch_order = _regroup(ctx, blocks, value.shape[1], factor, to_torch=True, cause=node.output)
+    if node.output.quant is not None and torch_order.dtype == "float32":
+        torch_order = ctx.quantized(torch_order, node.output.quant)
     ctx.alias(node.output, torch_order, NHWC)

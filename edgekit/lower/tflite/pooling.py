@@ -102,7 +102,7 @@ def _border_counts(node: Node, kernel: tuple[int, int], stride: tuple[int, int],
     counts = []
     for i in (0, 1):
         size, out, before = value.shape[2 + i], node.output.shape[2 + i], node.attrs["padding"][i]
-        low, high = (-before, size + before) if node.attrs["count_include_pad"] else (0, size)
+        low, high = (-before, size + before) if node.attrs.get("count_include_pad", True) else (0, size)
         starts = np.arange(out) * stride[i] - before
         counts.append(np.minimum(starts + kernel[i], high) - np.maximum(starts, low))
     return counts[0][:, None] * counts[1][None, :]
@@ -118,7 +118,7 @@ def avg_pool2d(ctx: Context, node: Node) -> None:
     integer = ctx.integer(node) and even and ctx.target.activations == "int8"
     x = ctx.read(value, NHWC, as_float=not integer)
     result = ctx.write(node.output, NHWC, integer=integer)
-    if not even and same and not node.attrs["count_include_pad"]:
+    if not even and same and not node.attrs.get("count_include_pad", True):
         ctx.emit("AVERAGE_POOL_2D", [x], [result], _pool_options(kernel, stride, SAME))
         return
     x = pad_spatial(ctx, x, pads, node.output.name)

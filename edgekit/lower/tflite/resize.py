@@ -14,11 +14,13 @@ from edgekit.lower.tflite.movement import moved
 
 @lowers()
 def resize_bilinear(ctx: Context, node: Node) -> None:
-    """RESIZE_BILINEAR; with aligned corners in float, since the integer reference kernel is wrong there."""
+    """RESIZE_BILINEAR; in float with aligned corners, where the int8 reference kernel is wrong, and in
+    int16, where the only kernel weighs with ten bits.
+    """
     value = node.inputs[0]
     assert value is not None
     aligned = bool(node.attrs.get("align_corners", False))
-    integer = not aligned and value.quant == node.output.quant
+    integer = not aligned and value.quant == node.output.quant and ctx.target.activations != "int16"
     x = ctx.read(value, NHWC, as_float=not integer)
     result = ctx.write(node.output, NHWC, integer=integer)
     size = ctx.constant("size", np.array(node.attrs["size"], np.int32))

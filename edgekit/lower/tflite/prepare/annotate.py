@@ -7,7 +7,7 @@ import torch
 from edgekit.ir import Graph, QuantParams, Value
 from edgekit.targets import Target
 
-_WEIGHTED = {"conv2d": 0, "linear": 0}
+_WEIGHTED = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
 
 
 def annotate(graph: Graph, target: Target) -> int:
@@ -18,15 +18,17 @@ def annotate(graph: Graph, target: Target) -> int:
     """
     changed = 0
     integer_weights = target.weights == "int8"
+    weights = {node.inputs[1] for node in graph.nodes if node.op in _WEIGHTED}
     for value in graph.values():
         if value.is_constant:
-            if not integer_weights and value.quant is not None:
-                value.quant, changed = None, changed + 1
+            keep = value in weights if target.activations != "int8" else True
+            if value.quant is not None and not (keep and integer_weights):
+                value.quant, changed = _derived(value, target), changed + 1
         elif value.quant is not None and value.quant.dtype != target.activations:
             value.quant, changed = _derived(value, target), changed + 1
     if integer_weights and not target.quantized:
         for node in graph.nodes:
-            weight = node.inputs[1] if node.op in _WEIGHTED else None
+            weight = node.inputs[1] if node.op in ("conv2d", "linear") else None
             if weight is not None and weight.data is not None and weight.quant is None:
                 weight.quant, changed = _per_channel(weight.data, _WEIGHTED[node.op]), changed + 1
     return changed
@@ -36,7 +38,9 @@ def _derived(value: Value, target: Target) -> QuantParams | None:
     if target.activations == "float32":
         return None
     assert target.activations == "int16" and value.quant is not None
-    if value.range is not None:
+    if value.data is not None:
+        peak = float(value.data.abs().max())
+    elif value.range is not None:
         peak = max(abs(value.range[0]), abs(value.range[1]))
     else:
         zero, scale = value.quant.zero_point[0], value.quant.scale[0]

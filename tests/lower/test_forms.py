@@ -1,0 +1,189 @@
+"""Which operators a construct becomes: the forms the delegate runs fast, and nothing left behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from litert import annotate, lowered_case, partitions, run_file, undelegated
+
+from edgekit.ir import run
+from edgekit.lower.tflite import Lowered, lower, prepare
+from edgekit.quantize import simulate
+from edgekit.targets import get_target
+from tests.cases import OP_CASES, Case, Sketch, conv, unary
+
+INT8 = get_target("tflite-int8")
+FLOAT = get_target("tflite-float32")
+
+
+def builtins(lowered: Lowered) -> list[str]:
+    return [op.builtin for op in lowered.operators]
+
+
+@pytest.mark.parametrize("op", ["hardswish", "gelu", "tanh", "leaky_relu", "elu", "abs"])
+def test_an_activation_is_one_table(op: str) -> None:
+    _, lowered = lowered_case(OP_CASES[op], "tflite-int8")
+    names = builtins(lowered)
+    assert (names[0], names[-1], len(names)) == ("DEQUANTIZE", "QUANTIZE", 3)
+    assert undelegated(lowered.data) == []
+
+
+def test_silu_is_a_table_and_a_product() -> None:
+    prepared, lowered = lowered_case(OP_CASES["silu"], "tflite-int8")
+    assert builtins(lowered) == ["DEQUANTIZE", "LOGISTIC", "QUANTIZE", "MUL"]
+    gate = prepared.value("silu_1.gate")
+    assert gate.quant is not None
+    assert gate.quant.zero_point == (-128,)
+    assert 0.9 / 255 < gate.quant.scale[0] < 1.02 / 255
+
+
+def test_fused_activations_cost_no_operator() -> None:
+    _, lowered = lowered_case(OP_CASES["conv2d-1x1-relu"], "tflite-int8")
+    assert builtins(lowered) == ["CONV_2D"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("conv2d-3x3-same", ["CONV_2D"]),
+        ("conv2d-3x3-stride2", ["PAD", "CONV_2D"]),
+        ("conv2d-3x3-stride2-odd", ["CONV_2D"]),  # SAME is torch's padding on odd sizes
+        ("conv2d-stem-3x3", ["RESHAPE", "PAD", "CONV_2D"]),
+        ("conv2d-patches", ["RESHAPE", "CONV_2D"]),
+        ("conv2d-depthwise", ["DEPTHWISE_CONV_2D"]),
+        ("conv2d-depthwise-7x7", ["CONV_2D"]),
+        ("conv2d-grouped", ["CONV_2D"]),
+        ("mean", ["MEAN"]),
+        ("avg_pool2d", ["DEPTHWISE_CONV_2D"]),
+        ("max_pool2d-after-relu", ["DEQUANTIZE", "HARD_SWISH", "QUANTIZE", "ADD", "PAD", "MAX_POOL_2D"]),
+        ("max_pool2d-grown", ["RESHAPE", "PAD", "CONV_2D", "MAX_POOL_2D", "SLICE"]),
+        ("linear-flatten", ["CONV_2D", "RESHAPE", "FULLY_CONNECTED"]),
+        ("linear", ["MEAN", "RESHAPE", "FULLY_CONNECTED"]),
+        ("slice-twice", ["SLICE"]),
+        ("split", ["SPLIT", "CONCATENATION"]),
+        ("concat", ["DEQUANTIZE", "RELU", "QUANTIZE", "CONCATENATION"]),
+    ],
+)
+def test_int8_form(name: str, expected: list[str]) -> None:
+    _, lowered = lowered_case(OP_CASES[name], "tflite-int8")
+    assert builtins(lowered) == expected
+    assert undelegated(lowered.data) == []
+    assert partitions(lowered.data) == 1
+
+
+def _shuffle_net(s: Sketch) -> list:
+    """Three shuffled units and a strided end, as in ShuffleNetV2."""
+    x = s.conv(s.input, 20, 3, padding=1, activation="relu")
+    keep, y = s.ops("split", x, sizes=(10, 10), dim=1)
+    for _ in range(3):
+        branch = s.conv(s.conv(y, 10, activation="relu"), 10, 3, padding=1, groups=10)
+        both = s.op("concat", keep, s.conv(branch, 10, activation="relu"), dim=1)
+        keep, y = s.ops("split", s.op("channel_shuffle", both, groups=2), sizes=(10, 10), dim=1)
+    both = s.op("concat", keep, s.conv(y, 10, activation="relu"), dim=1)
+    left = s.conv(s.conv(both, 20, 3, stride=2, padding=1, groups=20), 12)
+    return [left, s.linear(s.op("mean", both, dims=(2, 3), keepdim=False), 5)]
+
+
+def test_folding_a_shuffle_changes_no_number() -> None:
+    case = Case(_shuffle_net)
+    graph, image = case.graph(), case.images(1)
+    annotate(graph, case.images())
+    prepared = prepare(graph, INT8)
+    assert not any(node.op == "channel_shuffle" for node in prepared.nodes)
+    for before, after in zip(simulate(graph, image), simulate(prepared, image), strict=True):
+        assert torch.equal(before, after)
+    lowered = lower(prepared, INT8)
+    assert lowered.certificate == ()
+    assert not {"TRANSPOSE", "GATHER"} & set(builtins(lowered))
+
+
+def test_a_shuffle_somebody_looks_at_stays() -> None:
+    def build(s: Sketch) -> list:
+        shuffled = s.op("channel_shuffle", s.conv(s.input, 24), groups=2)
+        return [shuffled, s.conv(shuffled, 4)]
+
+    prepared = prepare(Case(build).graph(), FLOAT)
+    assert any(node.op == "channel_shuffle" for node in prepared.nodes)
+    _, lowered = lowered_case(Case(build), "tflite-float32")
+    assert [entry.source for entry in lowered.certificate] == ["channel_shuffle.1"]
+
+
+def test_shared_weights_are_not_reordered() -> None:
+    def build(s: Sketch) -> list:
+        both = s.op("concat", s.input, s.op("relu", s.input), dim=1)
+        first = s.conv(s.op("channel_shuffle", both, groups=2), 4)
+        weight, bias = s.nodes[-1].inputs[1:]
+        return [first, s.op("conv2d", both, weight, bias, **s.nodes[-1].attrs)]
+
+    graph, image = Case(build).graph(), Case(build).images(1)
+    prepared = prepare(graph, FLOAT)
+    for before, after in zip(run(graph, [image]), run(prepared, [image]), strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_permutes_around_channels_last_layers_vanish() -> None:
+    _, lowered = lowered_case(OP_CASES["layer_norm-channels-last"], "tflite-float32")
+    assert lowered.certificate == ()
+
+
+def test_a_transpose_that_stays_names_its_module() -> None:
+    _, lowered = lowered_case(OP_CASES["reshape"], "tflite-int8")
+    (left,) = lowered.certificate
+    assert (left.source, left.op, left.value) == ("reshape.0", "reshape", "reshape_1")
+
+
+def test_more_than_five_pieces_are_joined_in_steps() -> None:
+    _, lowered = lowered_case(OP_CASES["concat-many"], "tflite-int8")
+    assert builtins(lowered).count("CONCATENATION") == 2
+    assert undelegated(lowered.data) == []
+
+
+def test_a_longer_concat_starts_from_the_shorter_one() -> None:
+    """Dense blocks: each layer reads all features before it."""
+
+    def build(s: Sketch):
+        features = [s.input]
+        for _ in range(6):
+            features.append(s.conv(s.op("concat", *features, dim=1), 4, activation="relu"))
+        return s.op("concat", *features, dim=1)
+
+    _, lowered = lowered_case(Case(build), "tflite-int8")
+    assert builtins(lowered).count("CONCATENATION") == 6
+    assert undelegated(lowered.data) == []
+
+
+def test_a_float_layer_in_an_int8_graph_is_an_island() -> None:
+    case = Case(lambda s: s.conv(s.conv(s.conv(s.input, 8), 8, 3, padding=1), 4))
+    graph = case.graph()
+    annotate(graph, case.images())
+    middle = graph.nodes[1]
+    middle.output.quant = None
+    assert middle.inputs[1] is not None
+    middle.inputs[1].quant = None
+    prepared = prepare(graph, INT8)
+    lowered = lower(prepared, INT8)
+    assert builtins(lowered) == ["CONV_2D", "DEQUANTIZE", "CONV_2D", "CONV_2D", "QUANTIZE"]
+    (wanted,) = run(case.graph(), [case.images(1)])
+    found = run_file(lowered.data, case.images(1))[0].transpose(0, 3, 1, 2)
+    assert np.abs(found - wanted.numpy()).max() < 0.05 * wanted.abs().max()
+
+
+def test_dynamic_int8_keeps_depthwise_in_float() -> None:
+    case = Case(lambda s: s.conv(s.conv(s.input, 16), 16, 3, padding=1, groups=16))
+    _, lowered = lowered_case(case, "tflite-dynamic-int8")
+    assert builtins(lowered) == ["CONV_2D", "DEPTHWISE_CONV_2D"]
+    assert undelegated(lowered.data) == []
+
+
+def test_float16_weights_are_delegated() -> None:
+    _, lowered = lowered_case(Case(conv(16, 3)), "tflite-float16")
+    assert builtins(lowered) == ["DEQUANTIZE", "DEQUANTIZE", "CONV_2D"]
+    assert partitions(lowered.data) == 1
+
+
+def test_padding_of_signed_values_pads_with_the_lowest() -> None:
+    _, lowered = lowered_case(
+        Case(unary("max_pool2d", kernel=(3, 3), stride=(2, 2), padding=(1, 1))), "tflite-int8"
+    )
+    assert builtins(lowered) == ["PADV2", "MAX_POOL_2D"]
