@@ -19,7 +19,7 @@ transposed conv, fully connected and batch matmul; one multiply-add = one MAC, b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -164,6 +164,11 @@ def module_of(graph: Subgraph, op: Operator, modules: Mapping[str, str] | None =
         return op.name
     name = graph.tensors[op.outputs[0]].name
     return (modules or {}).get(name) or name
+
+
+def module_names(operators: Iterable[Any]) -> dict[str, str]:
+    """Tensor name -> module, from a lowering's operators (anything with `outputs`, `source` and `op`)."""
+    return {tensor: op.source or op.op for op in operators for tensor in op.outputs if op.source or op.op}
 
 
 def classify(graph: Subgraph) -> dict[int, str]:

@@ -16,9 +16,17 @@ import numpy as np
 import torch
 
 from edgekit.errors import ArtifactError
-from edgekit.ir import Graph, Value
+from edgekit.ir import Graph, Value, run
+from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import compute, is_exact, quantize_reals
-from edgekit.verify.runtime import Source, dequantize_from, open_interpreter, quantize_to, to_layout
+from edgekit.verify.runtime import (
+    Source,
+    dequantize_from,
+    open_interpreter,
+    quantize_to,
+    run_tflite,
+    to_layout,
+)
 
 Tensor = torch.Tensor
 
@@ -171,6 +179,31 @@ def fidelity(graph: Graph, probe: Probe, images: np.ndarray, shipped: Source | N
     )
 
 
+@dataclass(frozen=True)
+class FloatFidelity:
+    """A float file's outputs against torch: SQNR, and the largest error over the largest output."""
+
+    sqnr_db: float
+    max_relative_error: float
+    images: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"max_lsb": None, "by_op": {}} | asdict(self)
+
+
+def float_fidelity(graph: Graph, source: Source, images: np.ndarray) -> FloatFidelity:
+    """Compare a float (or float16, or dynamic int8) file with the graph it was lowered from, outputs only."""
+    images = np.asarray(images, np.float32)
+    with torch.inference_mode():
+        wanted = run(graph, [torch.from_numpy(images)])[0].reshape(len(images), -1).numpy()
+    found = run_tflite(source, images)
+    if found.shape != wanted.shape:
+        raise ArtifactError(f"fidelity: the file gives outputs {found.shape}: the graph gives {wanted.shape}")
+    peak = float(np.abs(wanted).max())
+    error = float(np.abs(found - wanted).max())
+    return FloatFidelity(float(sqnr_db(wanted, found)), error / peak if peak else error, len(images))
+
+
 def _walk(graph: Graph, images: Tensor, actual: Mapping[str, Tensor]) -> Any:
     """Yield (node, computed outputs) in order; readers of an exposed value get the runtime's own integers."""
     source = graph.inputs[0]
@@ -223,4 +256,13 @@ def _same_answers(probe: bytes, shipped: Source, images: np.ndarray) -> bool:
     return True
 
 
-__all__ = ["Fidelity", "OpFidelity", "Probe", "fidelity", "probe_values", "read_values"]
+__all__ = [
+    "Fidelity",
+    "FloatFidelity",
+    "OpFidelity",
+    "Probe",
+    "fidelity",
+    "float_fidelity",
+    "probe_values",
+    "read_values",
+]

@@ -89,8 +89,8 @@ class Latency:
         low, high = np.percentile(draws, [2.5, 97.5])
         return float(np.median(ratios)), float(low), float(high)
 
-    def save_samples(self, path: str | os.PathLike[str]) -> None:
-        """Raw nanoseconds as JSON: {file: [[ns, ...] per process]} with what is needed to judge them."""
+    def samples_json(self) -> str:
+        """Raw nanoseconds: {file: [[ns, ...] per process]} with what is needed to judge them."""
         content = {
             "profile": self.profile,
             "threads": self.threads,
@@ -98,7 +98,7 @@ class Latency:
             "machine": self.machine,
             "samples_ns": {k: [run.tolist() for run in runs] for k, runs in self.samples_ns.items()},
         }
-        Path(path).write_text(json.dumps(content) + "\n", encoding="utf-8")
+        return json.dumps(content) + "\n"
 
     def as_dict(self, artifact: str, reference: str | None = None) -> dict[str, Any]:
         """One artifact's section of report.json, with the float model's median beside it."""

@@ -146,6 +146,20 @@ def run_tflite(
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
+def run_vector(source: Source, image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """One image through the file: the input tensors as the model takes them, the outputs as it gives them.
+
+    Args:
+        image: float32 (C, H, W), preprocessed as the float model takes it.
+    """
+    interpreter = open_interpreter(source)
+    taken = interpreter.get_input_details()[0]
+    x = quantize_to(to_layout(image, taken["shape"]), taken)
+    interpreter.set_tensor(taken["index"], x)
+    interpreter.invoke()
+    return [x], [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
+
+
 def runtime_version() -> str:
     from importlib.metadata import version
 

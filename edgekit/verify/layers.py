@@ -1,0 +1,154 @@
+"""Which layer costs the accuracy: every quantized value's own error and what it does to the outputs.
+
+Two errors a value. Introduced: the runtime's value against the float operator fed with the runtime's own
+inputs; what this layer adds (its weights' rounding, its output's grid and clipping) and nothing it inherited.
+Accumulated: against the float graph's value.
+
+A large error in a place nobody listens to costs nothing, so layers are ranked by what their introduced error
+does to the outputs: to first order J e, with J the Jacobian from the value to the outputs. Its power is
+estimated without forming J: for random output directions r, E[(J^T r . e)^2] = |J e|^2, one backward pass a
+direction for all layers at once. `output_share` is a layer's part of the sum; `alone_db` is the outputs' SQNR
+if this layer's error were the only one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgekit.ir import Graph, Node, Value, run, run_node
+from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
+from edgekit.verify.integers import dequantize, quantize_reals
+
+Tensor = torch.Tensor
+_SEED = 0
+_DIRECTIONS = 6
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One value's errors in dB of SQNR (higher is better) and its share of the outputs' noise, 0..1."""
+
+    op: str
+    module: str
+    value: str
+    introduced_db: float
+    accumulated_db: float
+    alone_db: float
+    output_share: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.op} at {self.module} ({self.output_share:.0%} of the output noise)"
+
+
+def layer_errors(
+    graph: Graph, actual: Mapping[str, Tensor], images: np.ndarray, directions: int = _DIRECTIONS
+) -> list[LayerError]:
+    """Every quantized value of the runtime against float, the most costly first.
+
+    Args:
+        graph: the prepared graph; its weights' real values are the reference.
+        actual: the runtime's codes per value name, from `fidelity.read_values` over the same images.
+        images: float32 (N, C, H, W); two to eight are enough to rank.
+        directions: random output directions; the shares' relative error is about sqrt(2 / (N * directions)).
+    """
+    batch = torch.from_numpy(np.asarray(images, np.float32))
+    source = graph.inputs[0]
+    codes = {value: actual[value.name] for value in graph.values() if value.name in actual}
+    if source.quant is not None:
+        codes.setdefault(source, quantize_reals(batch, source.quant))
+    reals = {value: _dequantized(value, code) for value, code in codes.items()}
+    introduced = list(_introduced(graph, batch, reals))
+    floats, felt = _float_run(graph, batch, {value: error for _, value, error in introduced}, directions)
+    outputs = torch.cat([floats[v].reshape(len(batch), -1) for v in graph.outputs], 1)
+    signal = float(outputs.double().square().sum())
+    total = sum(felt.values()) or 1.0
+    found = [
+        LayerError(
+            node.op if node else "quantize",
+            (node.source or value.name) if node else "input",
+            value.name,
+            float(sqnr_db((reals[value] - error).numpy(), reals[value].numpy())),
+            float(sqnr_db(floats[value].numpy(), reals[value].numpy())),
+            _db(signal, felt[value]),
+            felt[value] / total,
+        )
+        for node, value, error in introduced
+    ]
+    return sorted(found, key=lambda row: (-row.output_share, row.value))
+
+
+def _db(signal: float, noise: float) -> float:
+    if noise <= 0.0 or signal <= 0.0:
+        return SQNR_CEILING_DB if noise <= 0.0 else 0.0
+    return min(SQNR_CEILING_DB, 10.0 * math.log10(signal / noise))
+
+
+def _dequantized(value: Value, code: Tensor) -> Tensor:
+    assert value.quant is not None
+    return dequantize(code, value.quant)
+
+
+def _float_run(
+    graph: Graph, batch: Tensor, errors: Mapping[Value, Tensor], directions: int
+) -> tuple[dict[Value, Tensor], dict[Value, float]]:
+    """The float graph's values, and the power each value's error has at the outputs."""
+    floats: dict[Value, Tensor] = {}
+    nudges: dict[Value, Tensor] = {}
+
+    def watch(value: Value, tensor: Tensor) -> Tensor:
+        if value.is_constant:
+            return tensor.detach()
+        if value in errors:
+            nudges[value] = torch.zeros_like(tensor, requires_grad=True)
+            tensor = tensor + nudges[value]
+        if value in errors or value in graph.outputs:
+            floats[value] = tensor.detach()
+        return tensor
+
+    felt = dict.fromkeys(errors, 0.0)
+    generator = torch.Generator().manual_seed(_SEED)
+    with torch.enable_grad():
+        results = run(graph, [batch], on_value=watch)
+        for i in range(directions):
+            pulls = [torch.randn(r.shape, generator=generator) for r in results]
+            total = torch.stack([(r * p).sum() for r, p in zip(results, pulls, strict=True)]).sum()
+            found = torch.autograd.grad(
+                total, list(nudges.values()), retain_graph=i < directions - 1, allow_unused=True
+            )
+            for value, gradient in zip(nudges, found, strict=True):
+                if gradient is not None:
+                    at_outputs = (gradient * errors[value]).flatten(1).sum(1)
+                    felt[value] += float(at_outputs.square().sum()) / directions
+    return floats, felt
+
+
+def _introduced(
+    graph: Graph, batch: Tensor, reals: Mapping[Value, Tensor]
+) -> Iterator[tuple[Node | None, Value, Tensor]]:
+    """(node, value, runtime minus float operator on the runtime's own inputs) for every value in `reals`."""
+    env: dict[Value, Tensor] = {}
+    for source in graph.inputs:
+        env[source] = reals.get(source, batch)
+        if source in reals:
+            yield None, source, reals[source] - batch
+    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
+    for i, node in enumerate(graph.nodes):
+        args = [None if v is None else env[v] if v.data is None else v.data.detach() for v in node.inputs]
+        with torch.no_grad():
+            results = run_node(node, args)
+        for value, result in zip(node.outputs, results, strict=True):
+            env[value] = reals.get(value, result)
+            if value in reals:
+                yield node, value, reals[value] - result
+        for spent in node.operands:
+            if last_use[spent] == i:
+                env.pop(spent, None)
