@@ -129,7 +129,12 @@ def test_hash_is_stable_over_copy_save_and_process(tmp_path: Path) -> None:
     graph.save(path)
     assert graph.copy().hash() == graph.hash() == load(path).hash()
     other = subprocess.run(
-        [sys.executable, "-c", "import sys; from edgekit.ir import load; print(load(sys.argv[1]).hash())", path],
+        [
+            sys.executable,
+            "-c",
+            "import sys; from edgekit.ir import load; print(load(sys.argv[1]).hash())",
+            path,
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -365,7 +370,9 @@ def test_training_the_module_changes_the_graph() -> None:
     assert torch.equal(outputs(graph, x)[0], module(x).detach())
     assert torch.equal(given, kept)  # the tensors handed in belong to their owner
     copied = graph.copy()
-    assert copied.hash() == graph.hash() and copied.nodes[0].inputs[1].data is not graph.nodes[0].inputs[1].data
+    assert (
+        copied.hash() == graph.hash() and copied.nodes[0].inputs[1].data is not graph.nodes[0].inputs[1].data
+    )
 
 
 def test_parameter_names_never_collide() -> None:

@@ -61,9 +61,7 @@ CASES: dict[str, Case] = {
         "batch_norm",
         [X, CHANNEL, None, CHANNEL, VARIANCE],
         {"eps": 1e-3},
-        lambda: (
-            (X - CHANNEL.view(4, 1, 1)) / (VARIANCE + 1e-3).sqrt().view(4, 1, 1) * CHANNEL.view(4, 1, 1)
-        ),
+        lambda: (X - CHANNEL.view(4, 1, 1)) / (VARIANCE + 1e-3).sqrt().view(4, 1, 1) * CHANNEL.view(4, 1, 1),
     ),
     "layer_norm": (
         "layer_norm",

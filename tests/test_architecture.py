@@ -1,0 +1,263 @@
+"""Who may import whom, over every form of import: the table is the architecture."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "edgekit"
+
+CORE = {"edgekit.errors", "edgekit.ir", "edgekit.ops"}
+# Part -> what it may import of edgekit besides itself. The longest matching prefix counts.
+MAY_IMPORT: dict[str, set[str]] = {
+    "edgekit.errors": set(),
+    "edgekit.ir": {"edgekit.errors"},
+    "edgekit.ops": {"edgekit.errors", "edgekit.ir"},
+    "edgekit.infer_shapes": CORE,
+    "edgekit.capture_aten": CORE,
+    "edgekit.capture_movement": CORE | {"edgekit.capture_aten"},
+    "edgekit.capture": CORE | {"edgekit.capture_aten", "edgekit.capture_movement"},
+    "edgekit.passes": CORE,
+    "edgekit.quantize": CORE,
+    "edgekit.targets": {"edgekit.errors"},
+    "edgekit.lower": CORE | {"edgekit.targets"},
+    "edgekit.data": {"edgekit.errors"},
+    "edgekit.zoo": CORE | {"edgekit.data.preprocessing"},
+    "edgekit.train": CORE | {"edgekit.data"},
+    "edgekit.surgery": CORE,
+    "edgekit.prune": CORE,
+    "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower.tflite"},
+    "edgekit.store": {"edgekit.errors"},
+    "edgekit.recipe": {"edgekit.errors"},
+    "edgekit.bundle": {"edgekit.errors", "edgekit.store"},  # atomic writes
+    "edgekit.device": {"edgekit.errors", "edgekit.bundle"},
+    "edgekit.report": {"edgekit.errors"},
+    # what pipeline.py is made of: a build's record and progress, and the directory it ends in
+    "edgekit.job": {"edgekit.errors"},
+    "edgekit.session": {"edgekit.errors", "edgekit.store"},
+    "edgekit.evidence": {
+        "edgekit.errors",
+        "edgekit.job",
+        "edgekit.store",
+        "edgekit.data",
+        "edgekit.verify",
+        "edgekit.bundle",
+        "edgekit.report",
+    },
+    # the three that see everything
+    "edgekit.pipeline": {"edgekit"},
+    "edgekit.cli": {"edgekit"},
+    "edgekit": {"edgekit"},
+}
+GAPS = {"edgekit.zoo.weights imports edgekit.data.shapes"}  # class names belong in the checkpoints' index
+LAZY = {"edgekit", "edgekit.cli"}  # these import stages only inside functions, for types, or by name
+# ir.check() and ir.run() look an op up: the one way back, taken inside functions.
+INSIDE_FUNCTIONS = {"edgekit.ir": {"edgekit.ops", "edgekit.infer_shapes"}}
+# Third-party module -> the parts that may import it.
+ONLY_IN: dict[str, set[str]] = {
+    "flatbuffers": {"edgekit.lower.tflite"},
+    "ai_edge_litert.schema_py_generated": {"edgekit.lower.tflite"},
+    "ai_edge_litert.interpreter": {"edgekit.verify"},
+    "tflite_runtime": {"edgekit.verify"},
+    "tensorflow": {"edgekit.verify"},
+    "onnxruntime": {"edgekit.verify"},
+    "onnx": {"edgekit.lower.onnx"},
+    "typer": {"edgekit.cli"},
+    "jinja2": {"edgekit.report"},
+}
+NO_TORCH = {"edgekit.errors", "edgekit.report", "edgekit.bundle", "edgekit.recipe", "edgekit.store"}
+
+
+@dataclass(frozen=True)
+class Import:
+    importer: str
+    imported: str
+    line: int
+    lazy: bool  # inside a function
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.imported}"
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    return (isinstance(test, ast.Name) and test.id == "TYPE_CHECKING") or (
+        isinstance(test, ast.Attribute) and test.attr == "TYPE_CHECKING"
+    )
+
+
+def _literal(call: ast.Call) -> str | None:
+    """The module that importlib.import_module("...") or __import__("...") names."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name not in ("import_module", "__import__") or not call.args:
+        return None
+    first = call.args[0]
+    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+
+
+def _names(node: ast.AST, module: str, is_package: bool, known: set[str]) -> Iterator[str]:
+    package = module if is_package else module.rpartition(".")[0]
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = node.module or ""
+        if node.level:
+            parts = package.split(".")
+            parts = parts[: len(parts) - node.level + 1]
+            base = ".".join([*parts, base] if base else parts)
+        for alias in node.names:
+            whole = f"{base}.{alias.name}"
+            inside = whole in known or not base.startswith("edgekit")
+            yield whole if inside else base
+    elif isinstance(node, ast.Call) and (name := _literal(node)):
+        yield f"{package}{name}" if name.startswith(".") else name
+
+
+def imports_of(source: str, module: str, is_package: bool, known: set[str]) -> list[Import]:
+    found: list[Import] = []
+
+    def walk(node: ast.AST, lazy: bool) -> None:
+        for name in _names(node, module, is_package, known):
+            found.append(Import(module, name, getattr(node, "lineno", 0), lazy))
+        if isinstance(node, ast.If) and _is_type_checking(node.test):
+            for child in node.orelse:
+                walk(child, lazy)
+            return
+        inner = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            walk(child, inner)
+
+    walk(ast.parse(source), False)
+    return found
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _all_imports() -> list[Import]:
+    files = sorted(PACKAGE.rglob("*.py"))
+    known = {_module(path) for path in files}
+    return [
+        found
+        for path in files
+        for found in imports_of(path.read_text(), _module(path), path.name == "__init__.py", known)
+    ]
+
+
+def _within(module: str, parts: set[str]) -> bool:
+    return any(module == part or module.startswith(f"{part}.") for part in parts)
+
+
+def _part(module: str) -> str | None:
+    """The row of MAY_IMPORT that covers a module: the root package's row covers only its __init__."""
+    rows = [row for row in MAY_IMPORT if module == row or (row != "edgekit" and module.startswith(f"{row}."))]
+    return max(rows, key=len, default=None)
+
+
+def violations(found: list[Import]) -> list[str]:
+    broken: list[str] = []
+    for item in found:
+        part = _part(item.importer)
+        if part is None:
+            broken.append(f"{item.importer} has no row in MAY_IMPORT")
+            continue
+        if item.imported.split(".")[0] == "edgekit":
+            if item.lazy and _within(item.imported, INSIDE_FUNCTIONS.get(part, set())):
+                continue
+            if item.imported == "edgekit":  # __version__: importing the package loads nothing
+                continue
+            if part in LAZY and not item.lazy and not _within(item.imported, {"edgekit.errors", part}):
+                broken.append(f"{item} at import time")
+            elif not _within(item.imported, MAY_IMPORT[part] | {part}):
+                broken.append(str(item))
+        owners = [home for name, home in ONLY_IN.items() if _within(item.imported, {name})]
+        if owners and not any(_within(item.importer, home) for home in owners):
+            broken.append(f"{item}: only {', '.join(sorted(owners[0]))} may")
+        if _within(item.imported, {"torch", "torchvision", "timm"}) and _within(item.importer, NO_TORCH):
+            broken.append(f"{item}: it must work without torch")
+    return sorted(set(broken))
+
+
+def test_every_import_is_in_the_table() -> None:
+    """Equality, so that a gap that is closed leaves the list too."""
+    assert {re.sub(r":\d+ ", " ", message) for message in violations(_all_imports())} == GAPS
+
+
+def test_core_modules_exist() -> None:
+    assert {item.importer for item in _all_imports()} >= CORE
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("edgekit.passes.rewrite", "import edgekit.quantize"),
+        ("edgekit.passes.rewrite", "import edgekit.quantize.rules as r"),
+        ("edgekit.passes.rewrite", "from edgekit import quantize"),
+        ("edgekit.passes.rewrite", "from edgekit.quantize.rules import x"),
+        ("edgekit.passes.rewrite", "from .. import quantize"),
+        ("edgekit.passes.rewrite", "from ..quantize import rules"),
+        ("edgekit.passes.rewrite", "def f():\n    from edgekit import quantize"),
+        ("edgekit.passes.rewrite", "import importlib\nimportlib.import_module('edgekit.quantize')"),
+        ("edgekit.passes.rewrite", "from importlib import import_module\nimport_module('edgekit.quantize')"),
+        ("edgekit.passes.rewrite", "__import__('edgekit.quantize')"),
+        ("edgekit.ir", "from edgekit.ops import OPS"),
+        ("edgekit.ir", "def f():\n    import edgekit.capture"),
+        ("edgekit.errors", "import edgekit.ir"),
+        ("edgekit.zoo.names", "from edgekit.data import shapes"),
+        ("edgekit.zoo.names", "import flatbuffers"),
+        ("edgekit.verify.audit", "from ai_edge_litert import schema_py_generated"),
+        ("edgekit.lower.tflite.builder", "from ai_edge_litert.interpreter import Interpreter"),
+        ("edgekit.report.charts", "def f():\n    import torch.nn"),
+        ("edgekit.bundle.write", "from torchvision import models"),
+        ("edgekit.cli", "from edgekit import pipeline"),
+        ("edgekit.surprise", "import edgekit.errors"),
+    ],
+)
+def test_the_table_catches(module: str, source: str) -> None:
+    known = {*MAY_IMPORT, "edgekit.quantize.rules", "edgekit.data.shapes"}
+    assert violations(imports_of(source, module, False, known))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        (
+            "edgekit.passes.rewrite",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import edgekit.quantize",
+        ),
+        ("edgekit.passes.rewrite", "from edgekit.ir import Graph\nfrom . import fold_scale"),
+        ("edgekit.ir", "def f():\n    from edgekit.ops import OPS"),
+        ("edgekit.zoo.names", "from edgekit.data.preprocessing import Preprocessing"),
+        ("edgekit.verify.audit", "from edgekit.lower.tflite.reader import read"),
+        ("edgekit.pipeline", "from edgekit import capture, quantize"),
+        ("edgekit.cli", "def build():\n    from edgekit import pipeline"),
+        ("edgekit.cli", "from edgekit.errors import EdgekitError"),
+    ],
+)
+def test_the_table_allows(module: str, source: str) -> None:
+    known = {
+        *MAY_IMPORT,
+        "edgekit.passes.fold_scale",
+        "edgekit.data.preprocessing",
+        "edgekit.lower.tflite.reader",
+    }
+    assert violations(imports_of(source, module, False, known)) == []
+
+
+LIGHT = ["edgekit", *(["edgekit.cli"] if (PACKAGE / "cli.py").exists() else [])]
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_importing_loads_neither_torch_nor_numpy(module: str) -> None:
+    check = f"import sys, {module}; print(sorted({{'torch', 'numpy', 'ai_edge_litert'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
