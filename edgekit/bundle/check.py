@@ -160,7 +160,7 @@ class _Check:
         whole = np.issubdtype(dtype, np.integer)
         limit, unit = (self.max_lsb, "LSB") if whole else (FLOAT_TOLERANCE, "of the largest value")
         if not distance <= limit:
-            self.wrong(f"{where} is {distance:g} {unit} away: at most {limit:g}")
+            self.wrong(f"{where} is {distance:.3g} {unit} away: at most {limit:g}")
 
 
 def _farthest(given: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
