@@ -22,7 +22,7 @@ from edgekit.quantize.walk import Arguments, activate_, batches, check_images, w
 Tensor = torch.Tensor
 
 
-OUTLIER_GAP = 0.5  # share of the trimmed span by which an image's extreme must stand apart to be set aside
+OUTLIER_GAP = 0.5  # share of the tight span by which an image's extreme must stand apart to be set aside
 
 
 @dataclass
@@ -50,18 +50,18 @@ class Observations:
     def minmax(self, value: Value) -> rules.Range:
         return float(self.low[value].min()), float(self.high[value].max())
 
-    def trimmed(self, value: Value) -> rules.Range:
+    def tight(self, value: Value) -> rules.Range:
         """Extremes without those of the images furthest out, two of 128 on either side.
 
-        Counting images, not values: a tensor of a hundred values an image has no meaningful 99.9th percentile,
+        Counting images, not values: a tensor of a hundred values an image has no useful 99.9th percentile,
         while one poisoned image is exactly one row here.
         """
         drop = trim_count(len(self.low[value]))
         lows, highs = self._sorted(value)
         return float(lows[drop]), float(highs[drop])
 
-    def robust(self, value: Value) -> rules.Range:
-        """Extremes without those of images that stand apart: as few as leave no gap of half the trimmed span."""
+    def trimmed(self, value: Value) -> rules.Range:
+        """Extremes without those of images that stand apart by more than half the tight span."""
         drop = trim_count(len(self.low[value]))
         lows, highs = self._sorted(value)
         gap = OUTLIER_GAP * max(max(float(highs[drop]), 0.0) - min(float(lows[drop]), 0.0), 1e-12)
@@ -78,10 +78,10 @@ class Observations:
         return lows, self.high[value].amax(1).sort(descending=True).values
 
     def strangeness(self) -> Tensor:
-        """How far each image exceeds the trimmed range of any tensor: (N,), up to 1 when it does not."""
+        """How far each image exceeds the tight range of any tensor: (N,), up to 1 when it does not."""
         worst = torch.zeros(len(next(iter(self.low.values()))))
         for value in self.low:
-            low, high = self.trimmed(value)
+            low, high = self.tight(value)
             span = max(high, 0.0) - min(low, 0.0)
             if span > 0.0:
                 over = torch.maximum(self.high[value].amax(1) - high, low - self.low[value].amin(1))
@@ -135,18 +135,18 @@ class _Collector:
     def node(self, node: Node, args: Arguments) -> tuple[Tensor, ...]:
         if rules.weight_of(node) is not None:
             y = without_activation(node, args)
-            self.mean.setdefault(node, []).append(channel_mean(y, rules.WEIGHT_AXIS[node.op] is not None))
+            self.mean.setdefault(node, []).append(channel_mean(y))
             results: tuple[Tensor, ...] = (activate_(y, node.attrs.get("activation")),)
         else:
             found = OPS[node.op].fn(*args, **node.attrs)
             results = tuple(found) if isinstance(found, tuple | list) else (found,)
         for value, tensor in zip(node.outputs, results, strict=True):
             if value in self.wanted and node.op not in rules.MOVES:
-                self.value(value, tensor, node.op)
+                self.value(value, tensor, node.op, node.attrs.get("activation") is not None)
         return results
 
-    def value(self, value: Value, tensor: Tensor, op: str) -> None:
-        low, high = channel_extremes(tensor)
+    def value(self, value: Value, tensor: Tensor, op: str, rectified: bool = False) -> None:
+        low, high = channel_extremes(tensor, rectified)
         self.low.setdefault(value, []).append(low)
         self.high.setdefault(value, []).append(high)
         if not math.isfinite(float(low.sum() + high.sum())):
@@ -176,20 +176,24 @@ class _Collector:
         )
 
 
-def channel_extremes(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """Minimum and maximum of each channel in each image: (N, C) twice; (N, 1) where channels do not apply."""
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        pixels = tensor.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C) without a copy
-        return pixels.amin(1), pixels.amax(1)
-    if tensor.ndim == 4:
-        return tensor.amin((2, 3)), tensor.amax((2, 3))
+def channel_extremes(tensor: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor]:
+    """Minimum and maximum of each channel in each image: (N, C) twice; (N, 1) where channels do not apply.
+
+    Behind a ReLU the minimum is taken to be zero, which saves a pass over the tensor.
+    """
     if tensor.ndim == 2:
         return tensor.clone(), tensor.clone()
-    flat = tensor.reshape(len(tensor), -1)
-    return flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        flat = tensor.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C) without a copy
+    elif tensor.ndim == 4:
+        flat = tensor.flatten(2).transpose(1, 2)
+    else:
+        flat = tensor.reshape(len(tensor), -1, 1)
+    high = flat.amax(1)
+    return (torch.zeros_like(high) if rectified else flat.amin(1)), high
 
 
-def channel_mean(tensor: Tensor, channels_first: bool = True) -> Tensor:
+def channel_mean(tensor: Tensor) -> Tensor:
     """The mean of each output channel in each image: (N, O)."""
     if tensor.ndim == 4:
         return tensor.mean((2, 3))

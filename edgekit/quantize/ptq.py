@@ -31,13 +31,13 @@ class QuantizeSettings:
     Args:
         profile: "fast" (seconds) or "thorough" (under a minute).
         calibration: at most this many images are used.
-        ranges: "minmax", "robust", "trim", "mse" (see `ranges`), or "auto": scored on held-out calibration
+        ranges: "minmax", "trim", "tight", "mse" (see `ranges`), or "auto": scored on held-out calibration
             images.
     """
 
     profile: Literal["fast", "thorough"] = "fast"
     calibration: int = 128
-    ranges: Literal["minmax", "robust", "trim", "mse", "auto"] | None = None
+    ranges: Literal["minmax", "trim", "tight", "mse", "auto"] | None = None
     equalize: bool | None = None
     weight_mse: bool | None = None
     bias_correction: bool | None = None
@@ -47,7 +47,7 @@ class QuantizeSettings:
     def __post_init__(self) -> None:
         for name, allowed in {
             "profile": ("fast", "thorough"),
-            "ranges": (None, "minmax", "robust", "trim", "mse", "auto"),
+            "ranges": (None, "minmax", "trim", "tight", "mse", "auto"),
         }.items():
             if getattr(self, name) not in allowed:
                 raise QuantizationError(
@@ -76,8 +76,9 @@ _PROFILES: dict[str, dict[str, Any]] = {
         "gptq": True,
     },
 }
-_CANDIDATES = {"fast": ("robust", "trim"), "thorough": ("robust", "trim", "mse", "both")}
+_CANDIDATES = {"fast": ("trim", "tight"), "thorough": ("trim", "tight", "mse", "both")}
 _TIGHTER_MUST_GAIN = 0.2  # dB: clipping harms unusual images, which few held-out images show
+_DB_LIMIT = 200.0  # stands for exact: JSON has no infinity
 _SAMPLES = 512  # values kept per image and tensor for the mse ranges
 _CORRECTION_IMAGES = {"fast": 32, "thorough": 64}
 _HELD_OUT = {"fast": 8, "thorough": 24}
@@ -143,14 +144,14 @@ class _Run:
         self.fit_images = images[fit]
         self.held_images = images[held]
         self.held_outputs = [t[held] for t in seen.outputs]
-        self.method = "robust" if settings.ranges == "auto" else str(settings.ranges)
+        self.method = "trim" if settings.ranges == "auto" else str(settings.ranges)
         self.seconds = {"observe": time.perf_counter() - start}
 
     def score(self) -> float:
         """Pooled SQNR in dB of the outputs on held-out calibration images, as the graph is now."""
         got = simulate(self.graph, self.held_images, batch=8)
         flat = [torch.cat([t.flatten() for t in side]) for side in (self.held_outputs, got)]
-        return sqnr_db(flat[0], flat[1])
+        return max(-_DB_LIMIT, min(_DB_LIMIT, sqnr_db(flat[0], flat[1])))
 
     def part(self, name: str, work: Callable[[], None]) -> float:
         """Do one part, then measure it."""
@@ -196,7 +197,7 @@ class _Run:
         scores = {}
         for method in _CANDIDATES[self.settings.profile]:
             self.annotate(method)
-            scores[method] = self.score() + (0.0 if method == "robust" else -_TIGHTER_MUST_GAIN)
+            scores[method] = self.score() + (0.0 if method == "trim" else -_TIGHTER_MUST_GAIN)
         self.method = max(scores, key=lambda m: scores[m])
         self.annotate()
 

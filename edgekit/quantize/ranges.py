@@ -1,10 +1,10 @@
 """Candidate ranges of every activation, from observations.
 
 minmax  the extremes over all images
-robust  the extremes without those of images that stand apart: what min/max would be on a clean set
-trim    the extremes without those of the images furthest out, whether they stand apart or not
-mse     the range of least squared error inside robust: clipping of the sampled tail against a step's width
-both    the range of least squared error inside trim
+trim    the extremes without those of images that stand apart: what min/max would be on a clean set
+tight   the extremes without those of the images furthest out, whether they stand apart or not
+mse     the range of least squared error inside trim: clipping of the sampled tail against a step's width
+both    the range of least squared error inside tight
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgekit.quantize import rules
 from edgekit.quantize.observers import Observations, trim_count
 
 Tensor = torch.Tensor
-METHODS = ("minmax", "robust", "trim", "mse", "both")
+METHODS = ("minmax", "trim", "tight", "mse", "both")
 _SHARES = torch.linspace(0.3, 1.0, 36)
 
 
@@ -28,8 +28,8 @@ def ranges_of(seen: Observations, method: str) -> dict[Value, rules.Range]:
 def _range(seen: Observations, value: Value, method: str) -> rules.Range:
     if method == "minmax":
         return seen.minmax(value)
-    low, high = seen.robust(value) if method in ("robust", "mse") else seen.trimmed(value)
-    if method in ("robust", "trim"):
+    low, high = seen.trimmed(value) if method in ("trim", "mse") else seen.tight(value)
+    if method in ("trim", "tight"):
         return low, high
     ordinary = len(seen.sample[value]) - trim_count(len(seen.sample[value]))  # strange images come last
     return least_error(seen.sample[value][:ordinary].flatten(), min(low, 0.0), max(high, 0.0))

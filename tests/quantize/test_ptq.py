@@ -56,7 +56,7 @@ def test_the_report_has_every_part_with_its_gain():
     lines: list[str] = []
     result = quantize(inverted_residual_net(), smooth_images(32, 0), QuantizeSettings(), lines.append)
     parts = result.report["parts"]
-    assert [p["part"] for p in parts][:2] == ["minmax", "robust"]
+    assert [p["part"] for p in parts][:2] == ["minmax", "trim"]
     assert {"equalize", "bias_correction"} <= {p["part"] for p in parts}
     assert all(set(p) >= {"sqnr_db", "gain_db", "seconds"} for p in parts)
     assert sum(p["gain_db"] for p in parts) == pytest.approx(parts[-1]["sqnr_db"] - parts[0]["sqnr_db"])
