@@ -1,8 +1,9 @@
 """Write a bundle: bytes, arrays and facts in, a whole directory out.
 
 The files are written into a directory beside the final one, which then takes its place by two renames: a
-reader sees the old bundle, for an instant none, or the new one, and never a mixture. The card and the extras are not in the manifest's list of hashes, because they hold
-times; everything that is listed is the same bytes in every rebuild.
+reader sees the old bundle, for an instant none, or the new one, and never a mixture. The card and the extras
+are not in the manifest's list of hashes, because they hold times; everything that is listed is the same bytes
+in every rebuild.
 """
 
 from __future__ import annotations

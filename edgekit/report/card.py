@@ -165,7 +165,7 @@ def _limitations(report: dict[str, Any], target: str) -> list[str]:
         )
     if not drift:
         lines.append("Accuracy was not measured.")
-    elif drift["metric"] == "agreement" or drift["artifact"] is None:
+    elif not facts.labelled(drift):
         lines.append("There were no labels: only agreement with the float model is known, not accuracy.")
     else:
         lines.append(

@@ -234,7 +234,7 @@ def error_profile(layers: Sequence[dict[str, Any]], worst: int = 6) -> Profile |
     culprits = tuple(
         Culprit(
             rank,
-            layers[i]["name"],
+            facts.place(layers[i]),
             layers[i]["op"],
             units.share(min(share[i], 1.0)),
             round(100 * share[i] / top, 2),
@@ -254,7 +254,7 @@ def treemap(layers: Sequence[dict[str, Any]], key: str, limit: int = 160) -> lis
     if not total:
         return []
     rows = sorted((r for r in layers if r.get(key)), key=lambda r: -r[key])
-    items = [(r[key], r["name"], r["op"], OPS.get(r["op"].lower(), "other")) for r in rows[:limit]]
+    items = [(r[key], facts.place(r), r["op"], OPS.get(r["op"].lower(), "other")) for r in rows[:limit]]
     rest = sum(r[key] for r in rows[limit:])
     if rest:
         items.append((rest, f"{len(rows) - limit} smaller", "", "other"))
@@ -275,7 +275,7 @@ def treemap(layers: Sequence[dict[str, Any]], key: str, limit: int = 160) -> lis
 
 def _common_stem(layers: Sequence[dict[str, Any]]) -> str:
     """The first component that most layers share ('features.'), or an empty string."""
-    stems = Counter(row["name"].split(".", 1)[0] + "." for row in layers if "." in row["name"])
+    stems = Counter(name.split(".", 1)[0] + "." for name in map(facts.place, layers) if "." in name)
     stem, n = max(stems.items(), key=lambda item: item[1], default=("", 0))
     return stem if 2 * n > len(layers) else ""
 
@@ -322,7 +322,7 @@ def placement(layers: Sequence[dict[str, Any]]) -> list[Run]:
 
 def interval(drift: dict[str, Any] | None) -> dict[str, Any] | None:
     """The drop with its interval and the limit on one axis, in percent of its width; None without both."""
-    if not drift or None in (drift["drop"], drift["ci_low"], drift["ci_high"]):
+    if not drift or not facts.labelled(drift) or None in (drift["drop"], drift["ci_low"], drift["ci_high"]):
         return None
     limit = drift.get("max_drop_points")
     values = [0.0, drift["drop"], drift["ci_low"], drift["ci_high"], *([limit] if limit else [])]

@@ -102,6 +102,11 @@ def names(value: int | Sequence[Any] | None) -> list[str]:
     return out
 
 
+def place(layer: dict[str, Any]) -> str:
+    """What a layer is called: its module's path, else the name of its value."""
+    return layer.get("module") or layer["name"]
+
+
 def short(target: str) -> str:
     """'int8' for 'tflite-int8': what the artifact is called beside 'float'."""
     return target.split("-", 1)[1] if "-" in target else target
@@ -130,13 +135,18 @@ def size_figure(report: dict[str, Any], target: str) -> Figure:
     return Figure("Size", value, unit, _ratio(reference, ours, "smaller", "larger"), bars=bars)
 
 
+def labelled(drift: dict[str, Any] | None) -> bool:
+    """Whether there is an accuracy: labels were known, so it is more than agreement with float."""
+    return drift is not None and drift["artifact"] is not None and drift["metric"] != "agreement"
+
+
 def metric(drift: dict[str, Any]) -> str:
     return METRICS.get(drift["metric"], drift["metric"])
 
 
 def interval(drift: dict[str, Any]) -> str:
     """'−0.15 to 0.75' in points, or an empty string."""
-    if drift["ci_low"] is None or drift["ci_high"] is None:
+    if not labelled(drift) or drift["ci_low"] is None or drift["ci_high"] is None:
         return ""
     return f"{units.points(drift['ci_low'])} to {units.points(drift['ci_high'])}"
 
@@ -157,7 +167,7 @@ def accuracy_figure(report: dict[str, Any], target: str) -> Figure | None:
     if not drift:
         return None
     pictures = f"{drift['n']:,} images"
-    if drift["artifact"] is None or drift["metric"] == "agreement":
+    if not labelled(drift):
         if drift["agreement"] is None:
             text = units.decibels(drift["sqnr_db"])
             value, _, unit = text.partition(" ")
@@ -216,10 +226,10 @@ def flat(samples: Sequence[Any] | None) -> list[float]:
 def drift_sentence(drift: dict[str, Any]) -> str:
     """Accuracy, drop, interval, test and agreement in one sentence."""
     parts = []
-    if drift["artifact"] is not None and drift["reference"] is not None and drift["metric"] != "agreement":
+    if labelled(drift) and drift["reference"] is not None:
         of = f"{metric(drift)} {units.said(units.percent(drift['artifact']))}"
         parts.append(f"{of} against {units.said(units.percent(drift['reference']))} in float")
-    if drift["drop"] is not None and drift["metric"] != "agreement":
+    if labelled(drift) and drift["drop"] is not None:
         spread = f" (95 % interval {interval(drift)})" if interval(drift) else ""
         parts.append(f"drop {units.points(drift['drop'])} points{spread}")
     if drift["p_value"] is not None:

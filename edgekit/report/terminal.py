@@ -89,6 +89,8 @@ class Progress:
             ok = True
         finally:
             self._running.remove(line)
+            if self._live is not None:
+                self._live.refresh()
             mark, colour = _MARKS[ok]
             took = units.seconds(time.perf_counter() - line.began)
             row = Text.assemble((mark, colour), " ", f"{name:<24}", (f"{took:>8}", "dim"))
@@ -142,7 +144,7 @@ def _size(report: dict[str, Any], name: str) -> str:
 
 def _float_accuracy(report: dict[str, Any], name: str) -> str:
     drift = report["artifacts"][name].get("drift")
-    if not drift or drift["reference"] is None or drift["metric"] == "agreement":
+    if not drift or not facts.labelled(drift) or drift["reference"] is None:
         return ""
     return f"{facts.metric(drift)} {units.said(units.percent(drift['reference']))} ({drift['n']:,} images)"
 
@@ -152,7 +154,7 @@ def _accuracy(report: dict[str, Any], name: str) -> str:
     figure = facts.accuracy_figure(report, name)
     if not drift or figure is None:
         return ""
-    if drift["artifact"] is None or drift["metric"] == "agreement":
+    if not facts.labelled(drift):
         return f"{figure.text} {figure.comparison}"
     spread = facts.interval(drift)
     drop = "" if drift["drop"] is None else f", drop {units.points(drift['drop'])} points"

@@ -73,6 +73,8 @@ def seconds(value: float) -> str:
 def decibels(value: float | None, signed: bool = False) -> str:
     if value is None:
         return NONE
+    if value >= 199.95:  # what a comparison without any difference is capped at
+        return "exact"
     text = f"{abs(value):.1f}"
     sign = MINUS if value < 0 and float(text) else "+" if signed and float(text) else ""
     return f"{sign}{text} dB"
