@@ -379,6 +379,7 @@ OP_CASES: dict[str, Case] = {
     "split-uneven": Case(_split((2, 5, 1))),
     "slice": Case(unary("slice", dim=2, start=1, end=9, step=1)),
     "slice-step": Case(unary("slice", dim=3, start=1, end=12, step=2)),
+    "slice-step-uneven": Case(unary("slice", dim=2, start=1, end=10, step=3)),
     "slice-twice": Case(
         lambda s: s.op("slice", s.op("slice", s.input, dim=2, start=1, end=9), dim=3, start=2, end=-1)
     ),

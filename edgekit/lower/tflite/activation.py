@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.ir import Node
+from edgekit.ir import Node, QuantParams
 from edgekit.lower.tflite import layout
 from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import Context, lowers
@@ -100,6 +100,11 @@ def leaky_relu(ctx: Context, node: Node) -> None:
 @lowers()
 def clamp(ctx: Context, node: Node) -> None:
     bounds = (node.attrs["low"], node.attrs["high"])
+    value = node.inputs[0]
+    assert value is not None
+    if value.quant is not None and value.quant == node.output.quant and within(value.quant, *bounds):
+        ctx.alias(node.output, ctx.read(value), ctx.perm(value))
+        return
     known = {(0.0, 6.0): "RELU6", (0.0, None): "RELU", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, 1.0): "RELU_0_TO_1"}
     if bounds in known:
         chain(ctx, node, [(known[bounds], [], None)])
@@ -112,6 +117,15 @@ def clamp(ctx: Context, node: Node) -> None:
     if high is not None:
         steps.append(("MINIMUM", [scalar(ctx, high)], options))
     chain(ctx, node, steps)
+
+
+def within(quant: QuantParams, low: float | None, high: float | None) -> bool:
+    """Whether no integer of these parameters lies outside the bounds by a tenth of a step."""
+    smallest, largest = (-128, 127) if quant.dtype == "int8" else (-32768, 32767)
+    step, zero = quant.scale[0], quant.zero_point[0]
+    return (low is None or (smallest - zero) * step >= low - step / 10) and (
+        high is None or (largest - zero) * step <= high + step / 10
+    )
 
 
 @lowers()

@@ -94,7 +94,8 @@ def fold_stem(
     o, kh, kw, _ = weight.shape
     taps = -(-(kw + offset) // s)
     after = out_width - 1 + taps - before - w // s
-    if after < 0:
+    wasted = taps * s != kw
+    if after < 0 or (wasted and weight.dtype == np.float32):
         return None
     folded = np.zeros((o, kh, taps * s, c), weight.dtype)
     folded[:, :, offset : offset + kw] = weight

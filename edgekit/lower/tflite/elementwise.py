@@ -44,6 +44,18 @@ def scalar_parameters(data: np.ndarray) -> QuantParams:
     return constants.symmetric(data, None)
 
 
+def _scale(value: Value) -> float:
+    quant = value.quant or scalar_parameters(constants.as_numpy(value))
+    return quant.scale[0]
+
+
+def _scales_fit(builtin: str, a: float, b: float, out: float) -> bool:
+    """Whether the delegate's integer kernel takes these scales; others are served in float."""
+    if builtin == "MUL":
+        return 2.0**-16 <= a * b / out < 2.0**8
+    return all(2.0**-10 <= scale / out < 2.0**8 for scale in (a, b))
+
+
 def binary(
     ctx: Context, node: Node, builtin: str, options: Any = None, *, integer_kernel: bool = False
 ) -> None:
@@ -53,6 +65,8 @@ def binary(
     whole = [v for v in (a, b) if not v.is_constant and len(v.shape) == rank]
     perm = ctx.preferred(*whole) if whole else layout.identity(rank)
     integer = integer_kernel and ctx.integer(node, *(v for v in (a, b) if not v.is_constant))
+    if integer and ctx.target.activations == "int8":
+        integer = _scales_fit(builtin, _scale(a), _scale(b), _scale(node.output))
     tensors = [operand(ctx, v, rank, perm, integer=integer) for v in (a, b)]
     result = ctx.write(node.output, perm, integer=integer)
     ctx.emit(builtin, list(tensors), [result], options)

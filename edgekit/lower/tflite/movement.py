@@ -136,12 +136,30 @@ def slice_(ctx: Context, node: Node) -> None:
     if step == 1:
         emit_slice(ctx, x, starts, result)
         return
-    dim = node.attrs["dim"] % len(node.output.shape)
-    strides = [step if d == dim else 1 for d in perm]
-    ends = [s + (n - 1) * k + 1 for s, n, k in zip(starts, result.shape, strides, strict=True)]
+    axis = perm.index(node.attrs["dim"] % len(node.output.shape))
+    _strided(ctx, x, axis, starts, step, result)
+
+
+def _strided(ctx: Context, x: Tensor, axis: int, begin: list[int], step: int, result: Tensor) -> None:
+    """Every `step`-th entry of one axis: where the size divides, the axis is cut into rows of `step`
+    entries and one contiguous SLICE taken, since STRIDED_SLICE is not delegated.
+    """
+    size, count = x.shape[axis], result.shape[axis]
+    offset = begin[axis] % step
+    if size % step == 0 and count == size // step and begin[axis] == offset:
+        outer = int(np.prod(x.shape[:axis]))
+        inner = int(np.prod(x.shape[axis + 1 :]))
+        rows = ctx.like(x, f"{result.name}/rows", (outer, count, step * inner))
+        taken = ctx.like(x, f"{result.name}/taken", (outer, count, inner))
+        ctx.reshape(x, rows)
+        emit_slice(ctx, rows, [0, 0, offset * inner], taken)
+        ctx.reshape(taken, result)
+        return
+    strides = [step if i == axis else 1 for i in range(len(begin))]
+    ends = [s + (n - 1) * k + 1 for s, n, k in zip(begin, result.shape, strides, strict=True)]
     operands = [
         ctx.constant(name, np.array(data, np.int32))
-        for name, data in (("begin", starts), ("end", ends), ("strides", strides))
+        for name, data in (("begin", begin), ("end", ends), ("strides", strides))
     ]
     ctx.emit("STRIDED_SLICE", [x, *operands], [result], schema.StridedSliceOptionsT())
 

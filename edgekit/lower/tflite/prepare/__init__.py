@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgekit.ir import Graph
+from edgekit.lower.tflite.prepare.absorb_hardsigmoid import absorb_hardsigmoid
 from edgekit.lower.tflite.prepare.annotate import annotate
+from edgekit.lower.tflite.prepare.center_matmul_operands import center_matmul_operands
 from edgekit.lower.tflite.prepare.expand_silu import expand_silu
 from edgekit.lower.tflite.prepare.flatten_in_place import flatten_in_place
 from edgekit.lower.tflite.prepare.fold_channel_shuffle import fold_channel_shuffle
@@ -22,6 +24,8 @@ Pass = Callable[[Graph, Target], int]
 
 PASSES: tuple[Pass, ...] = (
     annotate,  # first: every other pass copies the parameters it finds
+    center_matmul_operands,
+    absorb_hardsigmoid,
     expand_silu,
     flatten_in_place,
     fold_channel_shuffle,

@@ -1,0 +1,59 @@
+"""The second operand of a quantized matrix product gets zero point 0: the delegate takes no other.
+
+The operand usually reaches the product through permutes and slices that share its parameters, so the whole
+group is given the symmetric parameters that cover its range, up to the linear layer that may choose them
+freely. A group with a member that may not is left alone, and its product runs off the delegate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.targets import Target
+
+_MOVES = frozenset({"reshape", "permute", "slice", "split", "expand", "concat", "roll", "channel_shuffle"})
+_FREE = frozenset(
+    {"linear", "conv2d", "mul", "add", "sub", "matmul", "layer_norm", "gelu", "batch_norm", "mean"}
+)
+
+
+def center_matmul_operands(graph: Graph, target: Target) -> int:
+    """Make int8 groups that end in a matmul's second operand symmetric; returns how many."""
+    if target.activations != "int8":
+        return 0
+    producers, users = graph.producers(), graph.users()
+    count = 0
+    for node in graph.nodes:
+        b = node.inputs[1] if node.op == "matmul" else None
+        if b is None or b.quant is None or b.quant.zero_point == (0,) or node.output.quant is None:
+            continue
+        group = _group(b, producers, users)
+        sources = [producers.get(value) for value in group]
+        if any(s is None or s.op not in _MOVES | _FREE for s in sources):
+            continue
+        quant = _symmetric(b.quant, b.range)
+        for value in group:
+            value.quant = quant
+        count += 1
+    return count
+
+
+def _group(start: Value, producers: dict[Value, Node], users: dict[Value, list[Node]]) -> list[Value]:
+    """Every value that must share the parameters of `start`."""
+    found: dict[Value, None] = {}
+    waiting = [start]
+    while waiting:
+        value = waiting.pop()
+        if value in found:
+            continue
+        found[value] = None
+        nodes = [n for n in (producers.get(value), *users.get(value, [])) if n is not None and n.op in _MOVES]
+        waiting += [v for n in nodes for v in (*n.operands, *n.outputs)]
+    return list(found)
+
+
+def _symmetric(quant: QuantParams, bounds: tuple[float, float] | None) -> QuantParams:
+    zero, scale = quant.zero_point[0], quant.scale[0]
+    low, high = bounds or ((-128 - zero) * scale, (127 - zero) * scale)
+    return QuantParams((float(np.float32(max(-low, high) / 127.0)),), (0,), quant.dtype)
