@@ -66,6 +66,7 @@ class Distributions:
     ticks: tuple[Tick, ...]
     levels: tuple[Tick, ...]
     beyond: int
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ def latency(ours: Sequence[Any], floats: Sequence[Any], name: str) -> Distributi
         return None
     arrays = [np.sort(np.asarray(facts.flat(s), dtype=np.float64)) for _, _, s in series]
     medians = [max(float(np.median(a)), 1e-9) for a in arrays]
+    unit, factor = units.time_unit(min(medians))
     before = max(1 - a[0] / m for m, a in zip(medians, arrays, strict=True))
     after = max(float(np.percentile(a, 99)) / m - 1 for m, a in zip(medians, arrays, strict=True))
     before, after = before * 1.15 + 0.005, after * 1.15 + 0.01
@@ -152,7 +154,7 @@ def latency(ours: Sequence[Any], floats: Sequence[Any], name: str) -> Distributi
     low, high = low - 0.03 * (high - low + 1e-9), high + 0.01 * (high - low + 1e-9)
     nines = max(math.log10(2 * len(a)) for a in arrays)
     bands = tuple(
-        _band(label, reference, samples, values, (median * (1 - before), median * (1 + after)))
+        _band(label, reference, samples, values, (median * (1 - before), median * (1 + after)), factor)
         for (label, reference, samples), values, median in zip(series, arrays, medians, strict=True)
     )
     curves = tuple(
@@ -165,10 +167,12 @@ def latency(ours: Sequence[Any], floats: Sequence[Any], name: str) -> Distributi
         if -math.log10(1 - p / 100) < nines
     )
     beyond = sum(int((values > high).sum()) for values in arrays)
-    return Distributions(bands, curves, _ticks(low, high, 5), levels, beyond)
+    return Distributions(bands, curves, _ticks(low, high, factor), levels, beyond, unit)
 
 
-def _band(label: str, reference: bool, samples: Sequence[Any], values: np.ndarray, span: Span) -> Band:
+def _band(
+    label: str, reference: bool, samples: Sequence[Any], values: np.ndarray, span: Span, factor: float
+) -> Band:
     low, high = span
     bins = 90
     heights = np.histogram(values, np.linspace(low, high, bins + 1))[0]
@@ -186,7 +190,7 @@ def _band(label: str, reference: bool, samples: Sequence[Any], values: np.ndarra
         f"M0 100{steps}V100Z",
         tuple(Mark(x(v), f"p{p}", units.said(units.milliseconds(v))) for p, v in marks),
         tuple(x(v) for v in processes if low <= v <= high),
-        _ticks(low, high, 5),
+        _ticks(low, high, factor),
     )
 
 
@@ -197,14 +201,16 @@ def _tail(values: np.ndarray, low: float, high: float, nines: float) -> str:
     path = "M0 100"
     for i in ranks:
         if values[i] > high:
-            break
+            return f"{path}H100"
         y = 100 + 100 * math.log10(1 - (i + 0.5) / n) / nines
         path += f"H{100 * (values[i] - low) / (high - low):.2f}V{y:.2f}"
     return path
 
 
-def _ticks(low: float, high: float, count: int) -> tuple[Tick, ...]:
-    at = nice_ticks(low, high, count)
+def _ticks(low: float, high: float, factor: float) -> tuple[Tick, ...]:
+    """Round numbers in the unit of which `factor` make one of the axis."""
+    low, high = low * factor, high * factor
+    at = nice_ticks(low, high, 5)
     step = at[1] - at[0] if len(at) > 1 else high - low
     return tuple(Tick(round(100 * (v - low) / (high - low), 2), _tick_text(v, step)) for v in at)
 
@@ -333,8 +339,14 @@ def interval(drift: dict[str, Any] | None) -> dict[str, Any] | None:
     def x(value: float) -> float:
         return round(100 * (value - low) / (high - low), 2)
 
+    at = x(limit) if limit else None
     return {
-        "low": x(drift["ci_low"]), "high": x(drift["ci_high"]), "drop": x(drift["drop"]), "zero": x(0.0),
-        "limit": x(limit) if limit else None, "limit_text": units.points(limit) if limit else "",
+        "low": x(drift["ci_low"]),
+        "high": x(drift["ci_high"]),
+        "drop": x(drift["drop"]),
+        "zero": x(0.0),
+        "limit": at,
+        "limit_left": at is not None and at > 72,  # the label would not fit on the right of its mark
+        "limit_text": units.points(limit) if limit else "",
         "over": bool(limit) and drift["drop"] > limit,
-    }  # fmt: skip
+    }

@@ -211,8 +211,9 @@ def percentiles(latency: dict[str, Any], of: str = "") -> str:
     values = [latency.get(f"{of}{p}_ms") for p in ("p50", "p90", "p99")]
     if values[0] is None:
         return units.NONE
-    texts = [units.NONE if v is None else units.digits(v) for v in values]
-    return " / ".join(texts) + " ms"
+    unit, factor = units.time_unit(values[0])
+    texts = [units.NONE if v is None else units.digits(v * factor) for v in values]
+    return f"{' / '.join(texts)} {unit}"
 
 
 def flat(samples: Sequence[Any] | None) -> list[float]:

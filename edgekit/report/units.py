@@ -36,10 +36,16 @@ def count(value: float) -> tuple[str, str]:
     return _scaled(value, ("", "k", "M", "G"))
 
 
+def time_unit(milliseconds: float) -> tuple[str, float]:
+    """The unit that suits a time, and how many of it make a millisecond."""
+    if milliseconds < 0.1:
+        return "µs", 1000.0
+    return ("ms", 1.0) if milliseconds < 9999.5 else ("s", 0.001)
+
+
 def milliseconds(value: float) -> tuple[str, str]:
-    if value < 0.1:
-        return digits(value * 1000), "µs"
-    return (digits(value), "ms") if value < 9999.5 else (digits(value / 1000), "s")
+    unit, factor = time_unit(value)
+    return digits(value * factor), unit
 
 
 def percent(value: float, places: int = 1) -> tuple[str, str]:
