@@ -1,6 +1,57 @@
 """edgekit: an edge-deployment compiler for PyTorch vision models.
 
+    import edgekit
+    run = edgekit.build(module, targets=["tflite-int8"], calibration=images, out="build/mine")
+
 Nothing is computed at import; torch loads only when a command needs it.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from edgekit.pipeline import Run
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "build"]
+
+
+def build(
+    model: Any,
+    *,
+    targets: Sequence[str] = ("tflite-int8",),
+    calibration: Any = None,
+    evaluation: Any = None,
+    out: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    **settings: Any,
+) -> Run:
+    """Build artifacts with their proofs.
+
+    Args:
+        model: an nn.Module in eval mode, or a name as on the command line.
+        targets: names of targets, see edgekit.targets.
+        calibration: float32 (N, C, H, W), already preprocessed; the embedded set when None.
+        evaluation: (images, labels) or images alone, preprocessed likewise; optional.
+        out: directory of the report and the artifacts; default build/NAME.
+        class_names: one name an output, for labels.txt.
+        settings: sections of a recipe, e.g. quantize={"profile": "fast"}, device={"profile": "off"}.
+    Returns: a Run: `run.artifacts["tflite-int8"].path`, `run.report` (the content of report.json), `run.ok`.
+    Raises: EdgekitError for input that cannot be used. A failed gate does not raise: see `run.ok` and
+        `run.raise_for_gates()`.
+    """
+    from edgekit import pipeline
+
+    return pipeline.build_from_python(
+        model,
+        targets=tuple(targets),
+        calibration=calibration,
+        evaluation=evaluation,
+        out=out,
+        class_names=class_names,
+        settings=settings,
+    )

@@ -58,6 +58,7 @@ class Verify:
     max_top1_drop: accuracy the artifact may lose against the float reference, as a fraction.
     min_agreement: share of evaluation images on which float and artifact answer alike.
     max_partitions, max_undelegated, max_transposes: counts, read from the runtime and the file.
+    min_int8_share: share of operators that compute in int8, read from the file.
     max_size_bytes: of the model file. max_latency_ratio: p50 of the artifact over p50 of the float file.
     """
 
@@ -67,6 +68,7 @@ class Verify:
     max_partitions: int | None = None
     max_undelegated: int | None = None
     max_transposes: int | None = None
+    min_int8_share: float | None = None
     max_size_bytes: int | None = None
     max_latency_ratio: float | None = 1.0
 

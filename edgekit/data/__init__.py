@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +72,16 @@ class ImageSet:
 
             return Image.fromarray(self.images[i])
         return _read(self.images[i])
+
+    def first(self, count: int) -> ImageSet:
+        """The first `count` pictures."""
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
+    def picture(self, i: int) -> Image.Image:
+        """Picture i as the network sees it, resized and cropped."""
+        from PIL import Image
+
+        return Image.fromarray(self.pixels(i, i + 1)[0])
 
     def pixels(self, start: int, stop: int) -> np.ndarray:
         """uint8 (n, resolution, resolution, 3): pictures start .. stop, resized and cropped."""

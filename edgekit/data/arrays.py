@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
 class ArrayImages:
     """float32 (N, C, H, W), already preprocessed, with labels (N,) or without.
 
-    There are no pictures behind it, so `raw` is None and a bundle's golden vectors start at the input tensor.
+    There are no pictures behind it: a bundle's golden vectors start at the input tensor.
     """
 
     name: str
@@ -28,8 +31,19 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.array)
 
-    def raw(self, i: int) -> None:
-        return None
+    def first(self, count: int) -> ArrayImages:
+        """The first `count` images."""
+        labels = None if self.labels is None else self.labels[:count]
+        return replace(self, array=self.array[:count], labels=labels)
+
+    def picture(self, i: int) -> Image.Image:
+        """Image i stretched to its own range, to look at: what it was before preprocessing is not known."""
+        from PIL import Image
+
+        pixels = np.moveaxis(self.array[i][:3], 0, -1)
+        low, high = float(pixels.min()), float(pixels.max())
+        scaled = np.rint(255.0 * (pixels - low) / max(high - low, 1e-12)).astype(np.uint8)
+        return Image.fromarray(scaled if scaled.shape[2] == 3 else scaled[..., 0])
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """float32 (n, C, H, W) in order."""

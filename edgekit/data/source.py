@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +36,21 @@ class Source:
             return known | {"count": self.count}
         return known | {"sha256": self.images.sha256}
 
+    def first(self, count: int) -> ImageSet:
+        """The first few, without opening the rest."""
+        if "images" in self.__dict__ or self.spec != "embedded":
+            return self.images.first(count)
+        return replace(self, count=min(count, self.count)).images
+
 
 @dataclass(frozen=True)
 class Given:
     """Images a caller handed over."""
 
     images: ArrayImages
+
+    def first(self, count: int) -> ArrayImages:
+        return self.images.first(count)
 
     @property
     def identity(self) -> dict[str, Any]:

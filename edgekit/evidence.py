@@ -1,0 +1,376 @@
+"""What the stages found, as the directory a user gets: gates, report.json, pages, one bundle a target.
+
+Enters: `Facts` with plain data from every stage. Leaves: files under OUT and a `Run`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit import __version__
+from edgekit.bundle import write_bundle
+from edgekit.data import ImageSet
+from edgekit.data.source import Source
+from edgekit.errors import DataError
+from edgekit.job import Artifact, Built, Job, Run
+from edgekit.report import SCHEMA_VERSION, validate
+from edgekit.report.card import model_card
+from edgekit.report.html import render_html
+from edgekit.report.markdown import render_markdown
+from edgekit.store import write_atomic
+from edgekit.verify.cost import cost
+from edgekit.verify.gates import Evidence, Thresholds, judge
+from edgekit.verify.latency import machine
+from edgekit.verify.runtime import run_vector, runtime_version
+
+if TYPE_CHECKING:
+    from edgekit.data.arrays import ArrayImages
+    from edgekit.ir import Graph
+    from edgekit.passes import PassRecord
+    from edgekit.recipe import Recipe
+
+GOLDEN_VECTORS = 3
+_PACKAGES = ("torch", "torchvision", "timm", "ai-edge-litert", "numpy")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a build found out."""
+
+    recipe: Recipe
+    job: Job
+    graph: Graph
+    rewrites: list[PassRecord]
+    reference: Path | None
+    quantization: dict[str, Any] | None
+    built: list[Built]
+    baseline: Built
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on besides edgekit's own code."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def labels_for(images: ImageSet | ArrayImages, job: Job, graph: Graph) -> np.ndarray | None:
+    """The images' labels as indices of the model's outputs; None when they cannot be compared.
+
+    Folder names are matched with the model's class names by name. The embedded set's classes mean nothing
+    to a model trained on other ones: agreement is measured instead.
+    Raises: DataError when folders and outputs do not match.
+    """
+    if images.labels is None:
+        return None
+    outputs, names = graph.outputs[0].shape[-1], images.class_names
+    if names is None:
+        if int(images.labels.max()) >= outputs or int(images.labels.min()) < 0:
+            raise DataError(
+                f"{images.name}: label {images.labels.max()}: the model has {outputs} outputs, from 0"
+            )
+        return images.labels
+    known = job.class_names
+    if known is not None and set(names) <= set(known):
+        return np.array([known.index(name) for name in names], np.int64)[images.labels]
+    if images.name.startswith("embedded"):
+        return images.labels if len(names) == outputs and known is None else None
+    if known is not None:
+        strange = [name for name in names if name not in known]
+        raise DataError(
+            f"{images.name}: folder {strange[0]!r} is no class of {job.name}: folders named after its "
+            f"{len(known)} classes, like {known[0]!r}"
+        )
+    if len(names) != outputs:
+        raise DataError(
+            f"{images.name}: {len(names)} class folders, but {job.name} has {outputs} outputs: as many "
+            "folders as outputs, in the order of the outputs"
+        )
+    return images.labels
+
+
+def write(facts: Facts, stages: list[dict[str, Any]], out: str | os.PathLike[str]) -> Run:
+    """Judge, bundle, and write the report."""
+    directory = Path(out)
+    gates = [gate for one in facts.built for gate in _gates(facts, one)]
+    report = _report(facts, stages, gates)
+    validate(report)
+    artifacts = {one.target.name: _bundle(facts, one, report, directory) for one in facts.built}
+    write_atomic(directory / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    write_pages(report, directory)
+    return Run(directory, report, artifacts)
+
+
+def write_pages(report: dict[str, Any], directory: Path) -> None:
+    """report.html and report.md from report.json's content."""
+    write_atomic(directory / "report.html", render_html(report, directory))
+    write_atomic(directory / "report.md", render_markdown(report))
+
+
+def _gates(facts: Facts, one: Built) -> list[dict[str, Any]]:
+    asked = facts.recipe.verify
+    limits = replace(
+        Thresholds.for_target(one.target.activations, one.target.weights),
+        max_lsb=asked.max_lsb,
+        max_drop=_percent(asked.max_top1_drop),
+        min_agreement=_percent(asked.min_agreement),
+        max_transposes=asked.max_transposes,
+        max_size_bytes=asked.max_size_bytes,
+    )
+    if one.target.activations == "int8":  # what other targets do not promise is not demanded of them
+        limits = replace(
+            limits,
+            max_partitions=asked.max_partitions,
+            max_undelegated_ops=asked.max_undelegated,
+            min_int8_share=asked.min_int8_share,
+            max_latency_ratio=asked.max_latency_ratio,
+        )
+    found = Evidence(
+        fidelity=one.fidelity,
+        drift=one.drift,
+        audit=one.audit,
+        delegation=one.delegation,
+        latency=one.latency,
+        latency_names=(one.target.name, facts.baseline.target.name),
+        layers=one.errors,
+    )
+    return [{**gate.as_dict(), "target": one.target.name} for gate in judge(found, limits)]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100.0 * share
+
+
+def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, Any]]) -> dict[str, Any]:
+    job = facts.job
+    counted = cost(facts.graph)
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": job.name,
+        "weights": "UNTRAINED" if job.weights["untrained"] else job.weights["kind"],
+        "data": facts.recipe.data.source if isinstance(job.calibration, Source) else "given arrays",
+        "verdict": "passed" if all(gate["ok"] for gate in gates) else "rejected",
+        "stages": stages,
+        "cost": {
+            "params": counted.params,
+            "macs": counted.macs,
+            "mem_bytes": counted.mem_bytes,
+            "peak_activation_bytes": counted.peak_activation_bytes,
+        },
+        "artifacts": {one.target.name: _artifact(facts, one, gates) for one in facts.built},
+        "gates": gates,
+        "machine": {
+            "cpu": machine()["cpu"],
+            "cores": os.cpu_count() or 1,
+            "os": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+            "runtime": runtime_version(),
+        },
+        "versions": {"edgekit": __version__, **versions()},
+        "provenance": {
+            "weights": {k: job.weights.get(k) for k in ("kind", "source", "sha256", "untrained")},
+            "data": _data(facts),
+            "recipe": facts.recipe.to_dict(),
+            "graph_hash": facts.graph.hash(),
+            "passes": [{"name": r.name, "rewrites": r.rewrites} for r in facts.rewrites],
+        },
+    }
+    return _finite(report)
+
+
+def _data(facts: Facts) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": "embedded"}
+    if isinstance(facts.job.calibration, Source):
+        about["name"] = facts.job.calibration.spec
+    else:
+        about["name"] = "given arrays"
+    if facts.quantization is not None:
+        about["n_calibration"] = facts.quantization["calibration"]["n"]
+        about["calibration_sha256"] = facts.quantization["calibration"]["sha256"]
+    if facts.reference is not None:
+        judged = json.loads((facts.reference / "images.json").read_text())
+        about["n_evaluation"], about["sha256"] = judged["n"], judged["sha256"]
+    return about
+
+
+def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str, Any]:
+    assert one.audit is not None and one.delegation is not None
+    name = one.target.name
+    content: dict[str, Any] = {
+        "path": f"{name}/{_file_name(name, gates)}",
+        "sha256": one.sha256,
+        "size_bytes": one.file.stat().st_size,
+        "float_size_bytes": facts.baseline.file.stat().st_size,
+        "audit": _without(one.audit.as_dict(), "ops")
+        | {
+            "partitions": one.delegation.partitions,
+            "undelegated_ops": [str(op) for op in one.delegation.undelegated_ops],
+        },
+        "fidelity": one.fidelity.as_dict() if one.fidelity is not None else None,
+        "layers": _layers(one),
+    }
+    if one.drift is not None:
+        content["drift"] = _without(one.drift.as_dict(), "flipped") | {"flipped": len(one.drift.flipped)}
+        content["drift"]["max_drop_points"] = _percent(facts.recipe.verify.max_top1_drop)
+        content["flipped"] = _flipped(facts, one)
+    if one.latency is not None:
+        base = facts.baseline.target.name
+        floats = one.latency.files[base]
+        milliseconds = {
+            key: [np.round(run / 1e6, 4).tolist() for run in one.latency.samples_ns[file]]
+            for key, file in (("artifact_ms", name), ("float_ms", base))
+        }
+        content["latency"] = one.latency.as_dict(name, base) | {
+            "float_p90_ms": floats.p90_ms,
+            "float_p99_ms": floats.p99_ms,
+            "note": one.latency.machine["note"],
+            "samples": milliseconds,
+            "samples_file": f"{name}/latency_samples.json",
+        }
+    if one.target.quantized and facts.quantization is not None:
+        content["quantize"] = _without(facts.quantization, "calibration", "parts")
+        content["quantize"]["parts"] = _parts(facts.quantization["parts"])
+    return content
+
+
+def _parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each part of the quantization with what it gained, in dB on held-out calibration images."""
+    return [
+        {
+            "name": part["part"].replace("_", " "),
+            "on": part.get("kept", True),
+            "sqnr_db_before": part["sqnr_db"] - part["gain_db"],
+            "sqnr_db_after": part["sqnr_db"],
+            "gain_db": part["gain_db"],
+            "seconds": part["seconds"],
+        }
+        for part in parts
+    ]
+
+
+def _file_name(target: str, gates: list[dict[str, Any]]) -> str:
+    failed = any(gate["target"] == target and not gate["ok"] for gate in gates)
+    return "model.rejected.tflite" if failed else "model.tflite"
+
+
+def _flipped(facts: Facts, one: Built) -> list[dict[str, Any]]:
+    names = facts.job.class_names
+
+    def said(index: int | None) -> str | None:
+        if index is None:
+            return None
+        return names[index] if names is not None and index < len(names) else f"class {index}"
+
+    assert one.drift is not None
+    rows = []
+    for flip in one.drift.flipped:
+        shown = one.pictures is not None and (one.pictures / f"{flip.index}.png").exists()
+        rows.append(
+            {
+                "index": flip.index,
+                "label": said(flip.label),
+                "float_said": said(flip.reference),
+                "float_p": flip.reference_probability,
+                "int8_said": said(flip.artifact),
+                "int8_p": flip.artifact_probability,
+                "image": f"{one.target.name}/flipped/{flip.index}.png" if shown else None,
+            }
+        )
+    return rows
+
+
+def _layers(one: Built) -> list[dict[str, Any]]:
+    """The prepared graph's nodes in order: what each costs, where it runs, how much noise it adds."""
+    assert one.audit is not None and one.delegation is not None
+    outside = {op.index for op in one.delegation.undelegated_ops}
+    errors = {error.value: error for error in one.errors}
+    rows = []
+    for i, node in enumerate(one.prepared.nodes):
+        ops = [op for op in one.audit.ops if one.nodes[op.index] == i]
+        if not ops:
+            continue
+        row: dict[str, Any] = {
+            "name": node.output.name,
+            "module": node.source,
+            "op": node.op,
+            "macs": sum(op.macs for op in ops),
+            "bytes": sum(op.weight_bytes for op in ops),
+            "where": "cpu" if any(op.index in outside for op in ops) else "xnnpack",
+        }
+        if row["where"] == "xnnpack" and any(op.kind == "table" for op in ops):
+            row["where"] = "table"
+        if (error := errors.get(node.output.name)) is not None:
+            row["sqnr_db"], row["introduced_error_share"] = error.accumulated_db, error.output_share
+        rows.append(row)
+    return rows
+
+
+def _bundle(facts: Facts, one: Built, report: dict[str, Any], directory: Path) -> Artifact:
+    assert one.audit is not None
+    name = one.target.name
+    artifact = report["artifacts"][name]
+    rejected = "rejected" in artifact["path"]
+    extra: dict[str, bytes | str] = {}
+    if one.latency is not None:
+        extra["latency_samples.json"] = one.latency.samples_json()
+    if one.pictures is not None:
+        for picture in sorted(one.pictures.glob("*.png")):
+            extra[f"flipped/{picture.name}"] = picture.read_bytes()
+    write_bundle(
+        directory / name,
+        model=one.file.read_bytes(),
+        name=facts.job.name,
+        target=name,
+        inputs=[asdict(tensor) for tensor in one.audit.inputs],
+        outputs=[asdict(tensor) for tensor in one.audit.outputs],
+        edgekit_version=__version__,
+        preprocessing=facts.job.preprocessing,
+        labels=facts.job.class_names,
+        golden=_golden(facts, one),
+        calibration=(facts.quantization or {}).get("calibration") if one.target.quantized else None,
+        weights=report["provenance"]["weights"],
+        recipe=facts.recipe.to_dict(),
+        graph_hash=report["provenance"]["graph_hash"],
+        rejected=rejected,
+        card=lambda manifest: model_card(report, name, manifest),
+        extra=extra,
+    )
+    return Artifact(directory / artifact["path"], rejected)
+
+
+def _golden(facts: Facts, one: Built) -> list[dict[str, Any]]:
+    """A few evaluation images with the tensors the model takes and gives for them."""
+    few = (facts.job.evaluation or facts.job.calibration).first(GOLDEN_VECTORS)
+    vectors = []
+    for i, tensor in enumerate(next(few.batches(GOLDEN_VECTORS))):
+        inputs, outputs = run_vector(one.file, tensor)
+        vector: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
+        if isinstance(few, ImageSet):
+            vector["image"] = np.asarray(few.raw(i))
+        vectors.append(vector)
+    return vectors
+
+
+def _without(content: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {k: v for k, v in content.items() if k not in keys}
+
+
+def _finite(value: Any) -> Any:
+    """JSON data with tuples as lists, numpy numbers as Python's, and no infinities (null instead)."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, np.generic):
+        return _finite(value.item())
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,95 @@
+"""What a build works on and what it collects: Job, Built, Run. Data only; `edgekit.pipeline` fills them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.errors import GateError
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgekit.data.source import Given, Source
+    from edgekit.ir import Graph
+    from edgekit.targets import Target
+    from edgekit.verify.audit import Audit
+    from edgekit.verify.delegation import Delegation
+    from edgekit.verify.drift import Drift
+    from edgekit.verify.fidelity import Fidelity, FloatFidelity
+    from edgekit.verify.latency import Latency
+    from edgekit.verify.layers import LayerError
+
+
+@dataclass(frozen=True)
+class Job:
+    """A module with its weights and images; `identity` names it in the store, None when nothing can."""
+
+    name: str
+    module: torch.nn.Module
+    example: torch.Tensor  # (1, C, H, W)
+    weights: dict[str, Any]
+    calibration: Source | Given
+    evaluation: Source | Given | None
+    class_names: tuple[str, ...] | None
+    preprocessing: dict[str, Any] | None
+    identity: dict[str, Any] | None
+
+    @property
+    def file_name(self) -> str:
+        """The model's name as a directory's."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "_", self.name).strip("._") or "model"
+
+
+@dataclass
+class Built:
+    """One model file and the evidence about it; None where it was not looked at.
+
+    modules: tensor name -> module path. nodes: for each operator of the file, the index of its node in
+    `prepared`, -1 for none. pictures: a folder with flipped images, INDEX.png and sheet.png.
+    """
+
+    target: Target
+    file: Path
+    sha256: str
+    prepared: Graph
+    modules: dict[str, str]
+    nodes: list[int]
+    audit: Audit | None = None
+    delegation: Delegation | None = None
+    fidelity: Fidelity | FloatFidelity | None = None
+    errors: list[LayerError] = field(default_factory=list)
+    drift: Drift | None = None
+    latency: Latency | None = None
+    pictures: Path | None = None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A written model file; `rejected` when a gate of its target failed."""
+
+    path: Path
+    rejected: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a build left behind. `report` is the content of report.json."""
+
+    directory: Path
+    report: dict[str, Any]
+    artifacts: dict[str, Artifact]
+
+    @property
+    def ok(self) -> bool:
+        return all(gate["ok"] for gate in self.report["gates"])
+
+    def raise_for_gates(self) -> None:
+        """Raises: GateError naming every gate that failed and what to try."""
+        gates = self.report["gates"]
+        failed = [gate for gate in gates if not gate["ok"]]
+        if failed:
+            lines = [f"{g['target']} {g['name']}: {g['detail']} ({g['hint']})" for g in failed]
+            raise GateError(f"{len(failed)} of {len(gates)} gates failed: {'; '.join(lines)}")
