@@ -103,7 +103,24 @@ def read_values(probe: Probe, graph: Graph, images: np.ndarray) -> dict[str, Ten
         for detail, value, layout in readers:
             codes = _codes(interpreter.get_tensor(detail["index"]), detail, value)
             found.setdefault(value.name, []).append(_in_torch_layout(codes, value, layout))
-    return {name: torch.cat(parts) for name, parts in found.items()}
+    along = batch_dims(graph)
+    return {name: torch.cat(parts, along[name]) for name, parts in found.items()}
+
+
+def batch_dims(graph: Graph) -> dict[str, int]:
+    """Which dimension of each computed value counts images: attention's permutes do not leave it in front."""
+    shapes: dict[Value, tuple[int, ...]] = {}
+
+    def record(value: Value, tensor: Tensor) -> Tensor:
+        shapes[value] = tuple(tensor.shape)
+        return tensor.to("meta")
+
+    run(graph, [torch.empty((2, *v.shape[1:]), device="meta") for v in graph.inputs], on_value=record)
+    return {
+        value.name: next((d for d, (n, m) in enumerate(zip(value.shape, shape, strict=True)) if n != m), 0)
+        for value, shape in shapes.items()
+        if not value.is_constant
+    }
 
 
 def _readers(
@@ -261,6 +278,7 @@ __all__ = [
     "FloatFidelity",
     "OpFidelity",
     "Probe",
+    "batch_dims",
     "fidelity",
     "float_fidelity",
     "probe_values",

@@ -23,6 +23,7 @@ import torch
 
 from edgekit.ir import Graph, Node, Value, run, run_node
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
+from edgekit.verify.fidelity import batch_dims
 from edgekit.verify.integers import dequantize, quantize_reals
 
 Tensor = torch.Tensor
@@ -67,9 +68,9 @@ def layer_errors(
         codes.setdefault(source, quantize_reals(batch, source.quant))
     reals = {value: _dequantized(value, code) for value, code in codes.items()}
     introduced = list(_introduced(graph, batch, reals))
-    floats, felt = _float_run(graph, batch, {value: error for _, value, error in introduced}, directions)
-    outputs = torch.cat([floats[v].reshape(len(batch), -1) for v in graph.outputs], 1)
-    signal = float(outputs.double().square().sum())
+    along = batch_dims(graph)
+    floats, felt = _float_run(graph, batch, {v: error for _, v, error in introduced}, along, directions)
+    signal = sum(float(floats[v].double().square().sum()) for v in graph.outputs)
     total = sum(felt.values()) or 1.0
     found = [
         LayerError(
@@ -98,7 +99,11 @@ def _dequantized(value: Value, code: Tensor) -> Tensor:
 
 
 def _float_run(
-    graph: Graph, batch: Tensor, errors: Mapping[Value, Tensor], directions: int
+    graph: Graph,
+    batch: Tensor,
+    errors: Mapping[Value, Tensor],
+    along: Mapping[str, int],
+    directions: int,
 ) -> tuple[dict[Value, Tensor], dict[Value, float]]:
     """The float graph's values, and the power each value's error has at the outputs."""
     floats: dict[Value, Tensor] = {}
@@ -126,7 +131,8 @@ def _float_run(
             )
             for value, gradient in zip(nudges, found, strict=True):
                 if gradient is not None:
-                    at_outputs = (gradient * errors[value]).flatten(1).sum(1)
+                    products = (gradient * errors[value]).movedim(along[value.name], 0)
+                    at_outputs = products.reshape(len(batch), -1).sum(1)
                     felt[value] += float(at_outputs.square().sum()) / directions
     return floats, felt
 
