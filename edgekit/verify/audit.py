@@ -29,7 +29,7 @@ from edgekit.verify.runtime import Source
 _EIGHT_BIT = {"int8", "uint8"}
 _FLOAT = {"float32", "float16", "bfloat16", "float64"}
 _CONVERSIONS = {"QUANTIZE", "DEQUANTIZE"}
-# scalar functions, and binary ops with one scalar constant: what XNNPACK's table can absorb
+# scalar functions, and binary ops with one scalar constant or with themselves: what a table can absorb
 _UNARY_NAMES = (
     "ABS CEIL COS ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC NEG RELU RELU6 RELU_0_TO_1 "
     "RELU_N1_TO_1 ROUND RSQRT SIGN SIN SQRT SQUARE TANH"
@@ -188,7 +188,7 @@ def table_chains(graph: Subgraph) -> list[list[Operator]]:
     """
     readers: dict[int, list[Operator]] = {}
     for op in graph.operators:
-        for index in op.inputs:
+        for index in dict.fromkeys(op.inputs):
             readers.setdefault(index, []).append(op)
     outputs = set(graph.outputs)
     chains = []
@@ -221,13 +221,11 @@ def table_chains(graph: Subgraph) -> list[list[Operator]]:
 def _is_unary(graph: Subgraph, op: Operator) -> bool:
     if op.name in _UNARY:
         return True
+    if op.name not in _SCALAR_BINARY or len(op.inputs) != 2:
+        return False
     constants = [graph.tensors[i] for i in op.inputs if i >= 0 and graph.tensors[i].is_constant]
-    return (
-        op.name in _SCALAR_BINARY
-        and len(op.inputs) == 2
-        and len(constants) == 1
-        and constants[0].elements == 1
-    )
+    with_scalar = len(constants) == 1 and constants[0].elements == 1
+    return with_scalar or op.inputs[0] == op.inputs[1]  # x * x is a function of x alone
 
 
 def _by_types(graph: Subgraph, op: Operator) -> str:

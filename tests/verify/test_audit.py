@@ -65,6 +65,46 @@ def test_a_chain_is_a_table_only_while_its_values_are_read_once():
     assert "HARD_SWISH at b" in facts.float_ops and "MUL at c" in facts.float_ops
 
 
+@pytest.mark.parametrize(
+    ("op", "constant", "table"),
+    [("ADD", [3.0], True), ("MUL", None, True), ("ADD", [1.0] * 16, False), ("SOFTMAX", (), False)],
+    ids=["scalar", "itself", "vector", "not a scalar function"],
+)
+def test_what_a_table_absorbs(op, constant, table):
+    file = File()
+    x, y = file.tensor("x", (1, 16), scale=0.1), file.tensor("y", (1, 16), scale=0.1)
+    a, b = file.tensor("a", (1, 16), "float32"), file.tensor("b", (1, 16), "float32")
+    operands = [a, a] if constant is None else [a]
+    if constant:
+        operands.append(file.tensor("c", (len(constant),), "float32", data=constant))
+    file.op("DEQUANTIZE", [x], [a])
+    file.op(op, operands, [b])
+    file.op("QUANTIZE", [b], [y])
+    assert (audit(file.bytes([x], [y])).table_ops == 3) is table
+
+
+def test_a_change_of_scale_is_a_table_inside_and_a_conversion_at_the_border():
+    def pair(inside):
+        file = File()
+        x, y = file.tensor("x", (1, 16), scale=0.1), file.tensor("y", (1, 16), scale=0.2)
+        a = file.tensor("a", (1, 16), "float32")
+        ends = []
+        for stem, value in (("in", x), ("out", y)):
+            shape = file.tensor(f"{stem}/shape", (2,), "int32", data=[4, 4])
+            scale = 0.1 if stem == "in" else 0.2
+            ends.append((file.tensor(stem, (4, 4), scale=scale), shape, value))
+        if inside:
+            file.op("RESHAPE", [ends[0][0], file.tensor("s", (2,), "int32", data=[1, 16])], [x])
+        file.op("DEQUANTIZE", [x], [a])
+        file.op("QUANTIZE", [a], [y])
+        if inside:
+            file.op("RESHAPE", [y, ends[1][1]], [ends[1][0]])
+        return file.bytes([ends[0][0] if inside else x], [ends[1][0] if inside else y])
+
+    assert audit(pair(True)).kinds == {"int8": 2, "table": 2}
+    assert audit(pair(False)).kinds == {"convert": 2}
+
+
 def test_conversions_at_the_border_are_not_computation():
     file = File()
     x = file.tensor("x", (1, 16), "float32")

@@ -10,10 +10,10 @@ import torch
 from op_graphs import CASES, images, op_graph
 
 from edgekit.errors import ArtifactError
-from edgekit.ir import Node, QuantParams, Value
+from edgekit.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.tflite import lower, prepare
 from edgekit.targets import get_target
-from edgekit.verify.fidelity import fidelity, probe_values, read_values
+from edgekit.verify.fidelity import batch_dims, fidelity, probe_values, read_values
 from edgekit.verify.integers import compute, quantize_reals
 
 TARGET = get_target("tflite-int8")
@@ -86,6 +86,15 @@ def test_values_come_back_in_torch_layout():
     values = read_values(probe, graph, batch.numpy())
     codes = quantize_reals(batch, graph.inputs[0].quant)
     assert torch.equal(values["out"].float(), torch.nn.functional.max_pool2d(codes, 3, 2))
+
+
+def test_the_image_dimension_is_followed_through_permutes():
+    x, heads, turned = Value("x", (1, 6, 4)), Value("heads", (1, 6, 2, 2)), Value("turned", (2, 1, 6, 2))
+    nodes = [
+        Node("reshape", [x], [heads], {"shape": (-1, 6, 2, 2)}),
+        Node("permute", [heads], [turned], {"dims": (2, 0, 1, 3)}),
+    ]
+    assert batch_dims(Graph([x], [turned], nodes)) == {"x": 0, "heads": 0, "turned": 1}
 
 
 def test_requantization_by_hand():
