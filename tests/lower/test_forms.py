@@ -170,10 +170,18 @@ def test_a_float_layer_in_an_int8_graph_is_an_island() -> None:
 
 
 def test_dynamic_int8_keeps_depthwise_in_float() -> None:
-    case = Case(lambda s: s.conv(s.conv(s.input, 16), 16, 3, padding=1, groups=16))
-    _, lowered = lowered_case(case, "tflite-dynamic-int8")
+    case = Case(lambda s: s.conv(s.conv(s.input, 64), 64, 3, padding=1, groups=64), (1, 64, 12, 12))
+    prepared, lowered = lowered_case(case, "tflite-dynamic-int8")
+    assert [node.inputs[1].quant is not None for node in prepared.nodes] == [True, False]
     assert builtins(lowered) == ["CONV_2D", "DEPTHWISE_CONV_2D"]
     assert undelegated(lowered.data) == []
+
+
+def test_dynamic_int8_leaves_thin_layers_in_float() -> None:
+    """Quantizing many pixels of few channels costs more than the product saves."""
+    case = Case(lambda s: s.conv(s.conv(s.input, 16, 3, stride=2, padding=1), 64), (1, 3, 96, 96))
+    prepared, _ = lowered_case(case, "tflite-dynamic-int8")
+    assert [node.inputs[1].quant for node in prepared.nodes] == [None, None]
 
 
 def test_float16_weights_are_delegated() -> None:
@@ -187,3 +195,23 @@ def test_padding_of_signed_values_pads_with_the_lowest() -> None:
         Case(unary("max_pool2d", kernel=(3, 3), stride=(2, 2), padding=(1, 1))), "tflite-int8"
     )
     assert builtins(lowered) == ["PADV2", "MAX_POOL_2D"]
+
+
+def test_a_depth_multiplier_becomes_a_repeated_input() -> None:
+    case = Case(lambda s: s.conv(s.conv(s.input, 16, 3, padding=1, groups=8), 12))
+    graph, image = case.graph(), case.images(1)
+    annotate(graph, case.images())
+    prepared = prepare(graph, INT8)
+    lowered = lower(prepared, INT8)
+    assert builtins(lowered) == ["CONCATENATION", "DEPTHWISE_CONV_2D", "CONV_2D"]
+    assert torch.equal(simulate(graph, image)[0], simulate(prepared, image)[0])
+
+
+def test_one_shuffle_that_must_stay_does_not_keep_the_others() -> None:
+    def build(s: Sketch) -> list:
+        kept = s.op("channel_shuffle", s.conv(s.input, 24), groups=2)
+        folded = s.op("channel_shuffle", s.conv(s.input, 24), groups=2)
+        return [kept, s.conv(folded, 4)]
+
+    prepared = prepare(Case(build).graph(), FLOAT)
+    assert [node.source for node in prepared.nodes if node.op == "channel_shuffle"] == ["channel_shuffle.1"]

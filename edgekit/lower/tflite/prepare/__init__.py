@@ -17,6 +17,7 @@ from edgekit.lower.tflite.prepare.expand_silu import expand_silu
 from edgekit.lower.tflite.prepare.flatten_in_place import flatten_in_place
 from edgekit.lower.tflite.prepare.fold_channel_shuffle import fold_channel_shuffle
 from edgekit.lower.tflite.prepare.grow_before_max_pool import grow_before_max_pool
+from edgekit.lower.tflite.prepare.repeat_before_depthwise import repeat_before_depthwise
 from edgekit.lower.tflite.prepare.widen_depthwise import widen_depthwise
 from edgekit.targets import Target
 
@@ -28,7 +29,8 @@ PASSES: tuple[Pass, ...] = (
     absorb_hardsigmoid,
     expand_silu,
     flatten_in_place,
-    fold_channel_shuffle,
+    repeat_before_depthwise,
+    fold_channel_shuffle,  # after repeat_before_depthwise, which leaves a shuffle
     grow_before_max_pool,
     widen_depthwise,
 )

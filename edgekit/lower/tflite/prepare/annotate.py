@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from edgekit.ir import Graph, QuantParams, Value
+from edgekit.ir import Graph, Node, QuantParams, Value
 from edgekit.targets import Target
 
 _WEIGHTED = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
@@ -29,8 +31,13 @@ def annotate(graph: Graph, target: Target) -> int:
     if integer_weights and not target.quantized:
         for node in graph.nodes:
             weight = node.inputs[1] if node.op in ("conv2d", "linear") else None
-            if weight is not None and weight.data is not None and weight.quant is None:
-                weight.quant, changed = _per_channel(weight.data, _WEIGHTED[node.op]), changed + 1
+            if weight is None or weight.data is None:
+                continue
+            if not dynamic_pays(node):
+                weight.quant = None
+            elif weight.quant is None:
+                weight.quant = _per_channel(weight.data, _WEIGHTED[node.op])
+            changed += 1
     return changed
 
 
@@ -47,6 +54,25 @@ def _derived(value: Value, target: Target) -> QuantParams | None:
         peak = max(abs(-128 - zero), abs(127 - zero)) * scale
     scale = float(torch.tensor(max(peak, 1e-9) / 32767.0, dtype=torch.float32))
     return QuantParams((scale,), (0,), "int16")
+
+
+def dynamic_pays(node: Node) -> bool:
+    """Whether int8 weights gain more than quantizing the input on the fly costs.
+
+    Each pixel's channels are quantized anew: about 17 ns a pixel and 0.5 ns a number, against a product
+    that takes 0.0033 instead of 0.0179 ns (one x86 core with VNNI). Depthwise convolutions have no
+    delegated dynamic form.
+    """
+    x, weight = node.inputs[0], node.inputs[1]
+    assert x is not None and weight is not None
+    numbers = math.prod(x.shape)
+    if node.op == "linear":
+        pixels, products = numbers // x.shape[-1], numbers * weight.shape[0]
+    else:
+        if node.attrs["groups"] > 1:
+            return not (weight.shape[1] == 1 and node.attrs["groups"] == x.shape[1])
+        pixels, products = numbers // x.shape[1], math.prod(node.output.shape) * math.prod(weight.shape[1:])
+    return products * 0.0146 > 17 * pixels + 0.5 * numbers
 
 
 def _per_channel(data: torch.Tensor, axis: int) -> QuantParams:

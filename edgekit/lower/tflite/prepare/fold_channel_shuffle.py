@@ -9,7 +9,7 @@ Each root is sorted by where its channels leave for, so that what one reader nee
 run; each reader then gets the concatenation of those runs. Depthwise convolutions, activations and pooling
 between carry an order along. A grouped convolution is free within its groups only. Everything else must see
 the original
-order: if that does not come out of few runs, the component is left alone.
+order: if that does not come out of few runs, the nodes that lead there are left alone.
 
     x (N, C, H, W) of the result holds, at channel i, the original's channel order[i].
 """
@@ -33,9 +33,11 @@ def fold_channel_shuffle(graph: Graph, target: Target) -> int:
     before = sum(node.op == "channel_shuffle" for node in graph.nodes)
     if not before:
         return 0
-    plan = _Plan(graph)
-    if not plan.feasible():
-        return 0
+    fixed: set[Node] = set()  # moving nodes that some reader's order forbids to take apart
+    plan = _Plan(graph, fixed)
+    while refused := plan.choose():
+        fixed |= plan.upstream(refused)
+        plan = _Plan(graph, fixed)
     plan.apply()
     graph.remove_dead()
     return before - sum(node.op == "channel_shuffle" for node in graph.nodes)
@@ -66,6 +68,7 @@ class _Plan:
     """
 
     graph: Graph
+    fixed: set[Node]
     atoms: dict[Value, list[Atom]] = field(default_factory=dict)
     order: dict[Value, list[int]] = field(default_factory=dict)
     runs: dict[Value, list[_Run]] = field(default_factory=dict)
@@ -73,7 +76,7 @@ class _Plan:
     def __post_init__(self) -> None:
         self.users, self.producers = self.graph.users(), self.graph.producers()
         self.use_counts = self.graph.use_counts()
-        self.moves = {node for node in self.graph.nodes if _moves_channels(node)}
+        self.moves = {n for n in self.graph.nodes if n not in self.fixed and _moves_channels(n)}
         for value in self.graph.values():
             if len(value.shape) == 4 and not value.is_constant:
                 self.atoms[value] = [(value, i) for i in range(value.shape[1])]
@@ -148,9 +151,8 @@ class _Plan:
         return node.attrs["groups"]
 
     # the plan
-    def feasible(self) -> bool:
-        """Choose orders for all roots and readers of moved channels; False if some reader cannot be served.
-        """
+    def choose(self) -> list[Value]:
+        """Choose orders for all roots and readers of moved channels; the readers that cannot be served."""
         read = [
             value
             for value in self.atoms
@@ -172,7 +174,18 @@ class _Plan:
                 channels.sort(key=lambda c: (c // width, leaving.get((root, c), []), c))
             self.order[root] = channels
             place.update({(root, c): i for i, c in enumerate(channels)})
-        return all(self._serve(value, place) for value in read)
+        return [value for value in read if not self._serve(value, place)]
+
+    def upstream(self, values: list[Value]) -> set[Node]:
+        """The moving nodes these values come through."""
+        found: set[Node] = set()
+        waiting = list(values)
+        while waiting:
+            node = self.producers.get(waiting.pop())
+            if node is not None and node in self.moves and node not in found:
+                found.add(node)
+                waiting += node.operands
+        return found
 
     def _serve(self, value: Value, place: dict[Atom, int]) -> bool:
         atoms, groups = self.atoms[value], self.freedom(value)
