@@ -38,7 +38,8 @@ def test_shares_must_add_up():
 
 
 def test_the_reference_run_grows_to_the_resolution_of_use():
-    shares, resolutions, _, hard = zip(*STAGES, strict=True)
+    shares, resolutions, _, _, hard, zoom = zip(*STAGES, strict=True)
     assert progressive_stage(1.0, shares) == len(STAGES) - 1
     assert list(resolutions) == sorted(resolutions) and resolutions[-1] == 224
     assert list(hard) == sorted(hard) and hard[-1] == 1.0
+    assert list(zoom) == sorted(zoom, reverse=True) and zoom[-1] == 1.0
