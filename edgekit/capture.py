@@ -285,7 +285,10 @@ class Importer:
         leaves = [
             x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, Value | _Missing)
         ]
+        known = node.target in IMPORTERS or node.target in SAME | COPIES | {operator.getitem}
         if any(isinstance(x, _Missing) for x in leaves):
+            if not known:
+                missing.setdefault(str(node.target), []).append(self.source)
             self.env[node] = _MISSING
         elif node.target is operator.getitem:
             self.env[node] = args[0][args[1]]

@@ -116,7 +116,7 @@ def build_from_python(
     judged = None
     if evaluation is not None:
         pair = evaluation if isinstance(evaluation, tuple | list) else (evaluation, None)
-        judged = Given(array_images("evaluation", *pair, class_names=class_names))
+        judged = Given(array_images("evaluation", pair[0], pair[1], class_names))
     weights = {"kind": "as given", "source": "the module handed over", "sha256": None, "untrained": False}
     job = Job(
         name=name,

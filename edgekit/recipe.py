@@ -62,7 +62,7 @@ class Verify:
     max_size_bytes: of the model file. max_latency_ratio: p50 of the artifact over p50 of the float file.
     """
 
-    max_lsb: float | None = 1.0
+    max_lsb: int | None = 1
     max_top1_drop: float | None = 0.015
     min_agreement: float | None = None
     max_partitions: int | None = None
