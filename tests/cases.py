@@ -396,4 +396,6 @@ OP_CASES: dict[str, Case] = {
     "resize_bilinear": Case(unary("resize_bilinear", size=(20, 18)), int8_lsb=1),
     "resize_bilinear-corners": Case(unary("resize_bilinear", size=(20, 18), align_corners=True)),
     "resize_nearest": Case(unary("resize_nearest", size=(20, 24))),
+    "resize_nearest-8": Case(unary("resize_nearest", size=(80, 36))),
+    "resize_nearest-uneven": Case(unary("resize_nearest", size=(17, 12))),
 }

@@ -307,6 +307,10 @@ def _tensor(index: int, table: _Table, buffers: list[np.ndarray]) -> Tensor:
         zero_point = np.full(scale.size, zero_point[0] if zero_point.size else 0, np.int64)
     if not np.isfinite(scale).all() or (scale < 0).any():
         raise _Broken(f"tensor {name!r} has scales that are not positive numbers")
+    if known is not None and zero_point.size and np.issubdtype(known[1], np.integer):
+        limits = np.iinfo(known[1])
+        if zero_point.min() < limits.min or zero_point.max() > limits.max:
+            raise _Broken(f"tensor {name!r} has zero point {zero_point.min()}, outside {dtype}")
     axis = 0 if quant is None else quant.number(6, "<i")
     if scale.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scale.size):
         raise _Broken(f"tensor {name!r} {shape} has {scale.size} scales along axis {axis}")

@@ -8,6 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.ir import Node
+from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import NHWC, Context, lowers
 from edgekit.lower.tflite.movement import moved
 
@@ -30,9 +31,43 @@ def resize_bilinear(ctx: Context, node: Node) -> None:
 
 @lowers()
 def resize_nearest(ctx: Context, node: Node) -> None:
-    """RESIZE_NEAREST_NEIGHBOR with the floor rule, which is torch's."""
+    """Whole factors repeat rows and columns by CONCATENATION, which is delegated; any other size takes
+    RESIZE_NEAREST_NEIGHBOR with the floor rule, which is torch's.
+    """
     x = moved(ctx, node, 0, NHWC)
-    result = ctx.write(node.output, NHWC, integer=True)
-    size = ctx.constant("size", np.array(node.attrs["size"], np.int32))
-    options = schema.ResizeNearestNeighborOptionsT()
-    ctx.emit("RESIZE_NEAREST_NEIGHBOR", [x, size], [result], options)
+    (_, h, w, _), (oh, ow) = x.shape, node.attrs["size"]
+    factors = [None if large % small else _factors(large // small) for large, small in ((oh, h), (ow, w))]
+    if None in factors or (oh, ow) == (h, w):
+        result = ctx.write(node.output, NHWC, integer=True)
+        size = ctx.constant("size", np.array(node.attrs["size"], np.int32))
+        options = schema.ResizeNearestNeighborOptionsT()
+        ctx.emit("RESIZE_NEAREST_NEIGHBOR", [x, size], [result], options)
+        return
+    steps = [(axis, factor) for axis in (2, 1) for factor in factors[axis - 1] or ()]
+    for axis, factor in steps:
+        x = _repeated(ctx, x, axis, factor, node.output.name)
+    ctx.alias(node.output, x, NHWC)
+
+
+def _factors(number: int) -> list[int] | None:
+    """`number` as factors that one CONCATENATION may join, or None."""
+    found = []
+    for factor in (5, 4, 3, 2):
+        while number % factor == 0:
+            found.append(factor)
+            number //= factor
+    return found[::-1] if number == 1 else None
+
+
+def _repeated(ctx: Context, x: Tensor, axis: int, factor: int, stem: str) -> Tensor:
+    """Every entry of `axis` `factor` times in a row."""
+    outer, inner = int(np.prod(x.shape[: axis + 1])), int(np.prod(x.shape[axis + 1 :]))
+    rows = ctx.like(x, f"{stem}/rows", (outer, inner))
+    joined = ctx.like(x, f"{stem}/joined", (outer, factor * inner))
+    ctx.reshape(x, rows)
+    options = schema.ConcatenationOptionsT(axis=1)
+    ctx.emit("CONCATENATION", [rows] * factor, [joined], options)
+    shape = tuple(n * factor if i == axis else n for i, n in enumerate(x.shape))
+    result = ctx.like(x, f"{stem}/repeated", shape)
+    ctx.reshape(joined, result)
+    return result

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.ops import OPS
 from edgekit.targets import Target
 
 _MOVES = frozenset({"reshape", "permute", "slice", "split", "expand", "concat", "roll", "channel_shuffle"})
@@ -24,19 +25,32 @@ def center_matmul_operands(graph: Graph, target: Target) -> int:
         return 0
     producers, users = graph.producers(), graph.users()
     count = 0
-    for node in graph.nodes:
+    for node in list(graph.nodes):
         b = node.inputs[1] if node.op == "matmul" else None
         if b is None or b.quant is None or b.quant.zero_point == (0,) or node.output.quant is None:
             continue
         group = _group(b, producers, users)
-        sources = [producers.get(value) for value in group]
-        if any(s is None or s.op not in _MOVES | _FREE for s in sources):
-            continue
         quant = _symmetric(b.quant, b.range)
-        for value in group:
-            value.quant = quant
+        if all(_may_choose(producers.get(value)) for value in group):
+            for value in group:
+                value.quant = quant
+        else:
+            _requantize(graph, node, b, quant)
         count += 1
     return count
+
+
+def _may_choose(producer: Node | None) -> bool:
+    return producer is not None and (producer.op in _MOVES or OPS[producer.op].ranges == "free")
+
+
+def _requantize(graph: Graph, node: Node, operand: Value, quant: QuantParams) -> None:
+    centred = Value(
+        graph.fresh_name(f"{operand.name}.centred"), operand.shape, operand.dtype, None, operand.range, quant
+    )
+    attrs = {"shape": (-1, *operand.shape[1:])}
+    graph.nodes.insert(graph.nodes.index(node), Node("reshape", [operand], [centred], attrs, node.source))
+    node.inputs[1] = centred
 
 
 def _group(start: Value, producers: dict[Value, Node], users: dict[Value, list[Node]]) -> list[Value]:
