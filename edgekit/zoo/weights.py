@@ -110,7 +110,27 @@ def _cached(published: libraries.Published) -> Path | None:
 def _random(architecture: Architecture, num_classes: int | None, resolution: int | None, seed: int) -> Loaded:
     module = libraries.build(architecture, num_classes, resolution)
     preprocessing = libraries.at_resolution(libraries.default_preprocessing(architecture), resolution)
+    _warm_batch_norm(module, preprocessing.resolution)
     return Loaded(module, preprocessing, None, untrained_record(module, seed))
+
+
+def _warm_batch_norm(module: nn.Module, resolution: int) -> None:
+    """Give random weights the statistics of smooth random images.
+
+    Fresh statistics (mean 0, variance 1) let a deep network's values fade to nothing, and then neither its
+    quantization nor its agreement means anything.
+    """
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    for norm in norms:
+        norm.momentum = None  # averages over everything seen
+    coarse = torch.randn(8, 3, 12, 12)
+    images = nn.functional.interpolate(coarse, resolution, mode="bicubic", align_corners=False)
+    with torch.no_grad():
+        for batch in images.split(4):
+            module.train()(batch)
+    module.eval()
 
 
 def untrained_record(module: nn.Module, seed: int) -> dict[str, Any]:
