@@ -47,6 +47,12 @@ class Observations:
             self.samples,
         )
 
+    def copy(self) -> Observations:
+        """A copy to go back to: the tensors are shared, for nothing writes into them."""
+        return Observations(
+            dict(self.low), dict(self.high), dict(self.mean), dict(self.sample), self.outputs, self.samples
+        )
+
     def minmax(self, value: Value) -> rules.Range:
         return float(self.low[value].min()), float(self.high[value].max())
 

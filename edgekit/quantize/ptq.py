@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph
+from edgekit.ir import Graph, QuantParams, Value
 from edgekit.quantize import qparams, ranges, rounding
 from edgekit.quantize.bias_correction import adjust
 from edgekit.quantize.equalize import equalize
@@ -67,7 +67,7 @@ class QuantizeResult:
 
 
 _PROFILES: dict[str, dict[str, Any]] = {
-    "fast": {"ranges": "auto", "equalize": True, "weight_mse": True, "bias_correction": True, "gptq": False},
+    "fast": {"ranges": "auto", "equalize": True, "weight_mse": False, "bias_correction": True, "gptq": False},
     "thorough": {
         "ranges": "auto",
         "equalize": True,
@@ -76,10 +76,11 @@ _PROFILES: dict[str, dict[str, Any]] = {
         "gptq": True,
     },
 }
-_CANDIDATES = {"fast": ("trim", "tight"), "thorough": ("trim", "tight", "mse", "both")}
+_CANDIDATES = {"fast": ("trim", "mse"), "thorough": ("trim", "mse", "both")}
 _TIGHTER_MUST_GAIN = 0.2  # dB: clipping harms unusual images, which few held-out images show
+_MAY_LOSE = 0.1  # dB a part may cost on held-out images before it is taken back: less is sampling error
 _DB_LIMIT = 200.0  # stands for exact: JSON has no infinity
-_SAMPLES = 512  # values kept per image and tensor for the mse ranges
+_SAMPLES = {"fast": 256, "thorough": 512}  # values kept per image and tensor for the mse ranges
 _CORRECTION_IMAGES = {"fast": 32, "thorough": 64}
 _HELD_OUT = {"fast": 8, "thorough": 24}
 
@@ -137,7 +138,7 @@ class _Run:
         self.parts: list[dict[str, Any]] = []
         start = time.perf_counter()
         progress(f"observe {len(images)} calibration images")
-        samples = _SAMPLES if settings.ranges == "mse" or settings.profile == "thorough" else 0
+        samples = _SAMPLES[settings.profile] if settings.ranges in ("mse", "auto") else 0
         seen = observe(graph, images, samples)
         fit, held = split(seen, min(_HELD_OUT[settings.profile], len(images) // 4))
         self.seen: Observations = seen.rows(fit)
@@ -147,22 +148,33 @@ class _Run:
         self.method = "trim" if settings.ranges == "auto" else str(settings.ranges)
         self.seconds = {"observe": time.perf_counter() - start}
 
-    def score(self) -> float:
-        """Pooled SQNR in dB of the outputs on held-out calibration images, as the graph is now."""
-        got = simulate(self.graph, self.held_images, batch=8)
-        flat = [torch.cat([t.flatten() for t in side]) for side in (self.held_outputs, got)]
-        return max(-_DB_LIMIT, min(_DB_LIMIT, sqnr_db(flat[0], flat[1])))
+    def score(self) -> tuple[float, float]:
+        """SQNR in dB of the outputs on held-out calibration images: pooled, and the mean over images.
 
-    def part(self, name: str, work: Callable[[], None]) -> float:
-        """Do one part, then measure it."""
+        The pooled figure is what is reported; decisions take the mean, which no single image can sway.
+        """
+        got = [t.flatten(1) for t in simulate(self.graph, self.held_images, batch=8)]
+        pairs = (torch.cat([t.flatten(1) for t in self.held_outputs], 1), torch.cat(got, 1))
+        each = [_finite(sqnr_db(a, b)) for a, b in zip(*pairs, strict=True)]
+        return _finite(sqnr_db(*pairs)), sum(each) / len(each)
+
+    def part(self, name: str, work: Callable[[], None], optional: bool = True) -> None:
+        """Do one part and measure it; an optional part that costs more than it may is taken back."""
         self.progress(name.replace("_", " "))
+        before, seen, method = _state(self.graph), self.seen.copy(), self.method
         start = time.perf_counter()
         work()
         seconds = time.perf_counter() - start
-        after = self.score()
-        gain = after - self.parts[-1]["sqnr_db"] if self.parts else 0.0
-        self.parts.append({"part": name, "sqnr_db": after, "gain_db": gain, "seconds": seconds})
-        return gain
+        pooled, typical = self.score()
+        last = self.parts[-1] if self.parts else None
+        kept = last is None or not optional or typical >= last["typical_db"] - _MAY_LOSE
+        entry = {"part": name, "kept": kept, "seconds": seconds, "measured_db": pooled}
+        if last is not None and not kept:
+            _restore(before)
+            self.seen, self.method = seen, method
+            pooled, typical = last["sqnr_db"], last["typical_db"]
+        gain = pooled - last["sqnr_db"] if last is not None else 0.0
+        self.parts.append({**entry, "sqnr_db": pooled, "typical_db": typical, "gain_db": gain})
 
     def annotate(self, method: str | None = None) -> None:
         """Parameters from scratch: activations by a range method, weights by their largest magnitude."""
@@ -174,42 +186,33 @@ class _Run:
         settings = self.settings
         self.part("minmax", lambda: self.annotate("minmax"))
         if self.method != "minmax":
-            self.part(self.method, self.annotate)
+            self.part(self.method, self.annotate, optional=False)
         if settings.equalize:
             self.part("equalize", self._equalize)
         if settings.ranges == "auto":
             self.part("ranges", self._best_ranges)
         if settings.weight_mse:
-            self.part("weight_mse", lambda: void(rounding.shrink_scales(self.graph)))
-        if settings.gptq or settings.bias_correction:
-            name = (
-                "gptq_and_bias"
-                if settings.gptq and settings.bias_correction
-                else ("gptq" if settings.gptq else "bias_correction")
-            )
-            self.part(name, self._adjust)
+            self.part("weight_mse", lambda: rounding.shrink_scales(self.graph))
+        if settings.bias_correction:
+            self.part("bias_correction", lambda: self._adjust(gptq=False, bias=True))
+        if settings.gptq:  # moves weights, so biases are corrected anew in the same pass
+            self.part("gptq", lambda: self._adjust(gptq=True, bias=bool(settings.bias_correction)))
 
     def _equalize(self) -> None:
         equalize(self.graph, self.seen)
         self.annotate()
 
     def _best_ranges(self) -> None:
-        scores = {}
-        for method in _CANDIDATES[self.settings.profile]:
+        scores = {"trim": self.parts[-1]["typical_db"]}
+        for method in _CANDIDATES[self.settings.profile][1:]:
             self.annotate(method)
-            scores[method] = self.score() + (0.0 if method == "trim" else -_TIGHTER_MUST_GAIN)
+            scores[method] = self.score()[1] - _TIGHTER_MUST_GAIN
         self.method = max(scores, key=lambda m: scores[m])
         self.annotate()
 
-    def _adjust(self) -> None:
+    def _adjust(self, *, gptq: bool, bias: bool) -> None:
         count = _CORRECTION_IMAGES[self.settings.profile]
-        adjust(
-            self.graph,
-            self.fit_images[:count],
-            self.seen,
-            gptq=bool(self.settings.gptq),
-            bias=bool(self.settings.bias_correction),
-        )
+        adjust(self.graph, self.fit_images[:count], self.seen, gptq=gptq, bias=bias)
 
     def report(self) -> dict[str, Any]:
         return {
@@ -223,5 +226,18 @@ class _Run:
         }
 
 
-def void(_result: object) -> None:
-    """Drop a count nobody asked for."""
+def _finite(db: float) -> float:
+    return max(-_DB_LIMIT, min(_DB_LIMIT, db))
+
+
+State = dict[Value, tuple[torch.Tensor | None, QuantParams | None, tuple[float, float] | None]]
+
+
+def _state(graph: Graph) -> State:
+    """What parts change: they replace these and write nothing in place."""
+    return {value: (value.data, value.quant, value.range) for value in graph.values()}
+
+
+def _restore(state: State) -> None:
+    for value, (data, quant, bounds) in state.items():
+        value.data, value.quant, value.range = data, quant, bounds

@@ -25,9 +25,8 @@ _BLOCK = 64
 _CHUNK = 1 << 16  # weights searched at once: stays in cache
 
 
-def shrink_scales(graph: Graph) -> int:
-    """Give every weight the per-channel scales of least squared error; returns how many weights."""
-    done = 0
+def shrink_scales(graph: Graph) -> None:
+    """Give every weight the per-channel scales of least squared error."""
     for node in graph.nodes:
         weight = rules.weight_of(node)
         if weight is None or weight.data is None:
@@ -35,8 +34,6 @@ def shrink_scales(graph: Graph) -> int:
         axis = rules.WEIGHT_AXIS[node.op]
         weight.quant = qparams.weight_quant(weight.data, axis, best_shrink(weight.data, axis))
         qparams.fit_bias(node)
-        done += 1
-    return done
 
 
 def best_shrink(weight: Tensor, axis: int = 0) -> Tensor:
