@@ -28,41 +28,40 @@ VERSIONS = ("ai-edge-litert", "torch", "torchvision")
 
 
 def build(module: nn.Module, images: np.ndarray, profile: Any, name: str, out: Path) -> dict[str, Any]:
-    """float.tflite and int8.tflite in `out`, and the seconds of each step."""
+    """float.tflite and int8.tflite in `out`, and the wall and processor seconds of each step."""
     from edgekit import passes, quantize
     from edgekit.capture import capture
     from edgekit.lower.tflite import lower, prepare
     from edgekit.targets import get_target
 
     steps: dict[str, float] = {}
-    last = time.perf_counter()
+    last = time.perf_counter(), time.process_time()
 
     def mark(step: str) -> None:
         nonlocal last
-        now = time.perf_counter()
-        steps[step] = now - last
+        now = time.perf_counter(), time.process_time()
+        steps[f"{step}_s"], steps[f"{step}_cpu_s"] = now[0] - last[0], now[1] - last[1]
         last = now
 
     graph = capture(module, torch.zeros(1, *images.shape[1:]), name)
-    mark("capture_s")
+    mark("capture")
     passes.optimize(graph)
-    mark("passes_s")
+    mark("passes")
     settings = quantize.QuantizeSettings(profile=profile, calibration=len(images))
     result = quantize.quantize(graph, torch.from_numpy(images), settings)
-    mark("quantize_s")
+    mark("quantize")
     target = get_target("tflite-int8")
     (out / "int8.tflite").write_bytes(lower(prepare(result.graph, target), target).data)
-    mark("lower_int8_s")
+    mark("lower_int8")
     target = get_target("tflite-float32")
     (out / "float.tflite").write_bytes(lower(prepare(graph, target), target).data)
-    mark("lower_float_s")
-    shared = steps["capture_s"] + steps["passes_s"]
-    return {
-        "float_s": shared + steps["lower_float_s"],
-        "int8_s": shared + steps["quantize_s"] + steps["lower_int8_s"],
-        "steps": steps,
-        "quantize_report": result.report,
-    }
+    mark("lower_float")
+    record: dict[str, Any] = {"steps": steps, "quantize_report": result.report}
+    for unit in ("s", "cpu_s"):
+        shared = steps[f"capture_{unit}"] + steps[f"passes_{unit}"]
+        record[f"float_{unit}"] = shared + steps[f"lower_float_{unit}"]
+        record[f"int8_{unit}"] = shared + steps[f"quantize_{unit}"] + steps[f"lower_int8_{unit}"]
+    return record
 
 
 def warm_up(profile: str) -> None:

@@ -68,6 +68,10 @@ def build_both(name: str, options: argparse.Namespace) -> tuple[peers.Files, pee
             f"peer_{kind}_s": statistics.median(peer),
             f"{kind}_ratio": statistics.median(mine) / statistics.median(peer),
             f"{kind}_samples": {"edgekit": mine, "peer": peer},
+            f"{kind}_cpu_s": {
+                side: [run[i].get(f"{kind}_cpu_s") for run in runs]
+                for i, side in enumerate(("edgekit", "peer"))
+            },
         }
     return ours, theirs, seconds
 
