@@ -41,6 +41,7 @@ _OTHER_DTYPES = {
     for name, code in vars(schema.TensorType).items()
     if not name.startswith("_") and code not in _DTYPES
 }
+_LARGEST_RATIO = 2.0**30
 _WORK_PER_BYTE = 8  # a file that makes us visit more than this is built to hurt
 
 
@@ -275,13 +276,42 @@ def _subgraph(table: _Table, codes: list[str], buffers: list[np.ndarray]) -> Sub
         operators.append(
             Operator(i, codes[code], checked(entry.integers(1), -1), checked(entry.integers(2), 0))
         )
-    return Subgraph(
+    graph = Subgraph(
         table.text(4),
         tensors,
         tuple(operators),
         checked(table.integers(1), 0),
         checked(table.integers(2), 0),
     )
+    variables = {i for i, entry in enumerate(table.tables(0)) if entry.number(5, "<B")}
+    _check_order(graph, variables)
+    for operator in graph.operators:
+        _check_scales(graph, operator)
+    return graph
+
+
+def _check_order(graph: Subgraph, variables: set[int]) -> None:
+    """Nothing is read before it is there."""
+    there = {*graph.inputs, *variables}
+    there |= {t.index for t in graph.tensors if t.is_constant or 0 in t.shape}
+    for operator in graph.operators:
+        for index in operator.inputs:
+            if index >= 0 and index not in there:
+                name = graph.tensors[index].name
+                raise _Broken(
+                    f"operator {operator.index} ({operator.name}) reads {name!r}, which nothing wrote"
+                )
+        there.update(operator.outputs)
+
+
+def _check_scales(graph: Subgraph, operator: Operator) -> None:
+    """The runtime aborts on a ratio of scales that its fixed-point multipliers cannot hold."""
+    read = [graph.tensors[i] for i in operator.inputs if i >= 0 and graph.tensors[i].dtype != "int32"]
+    ratio = float(np.prod([t.scale.max() for t in read if t.scale.size], dtype=np.float64))
+    for index in operator.outputs:
+        out = graph.tensors[index].scale
+        if read and out.size == 1 and ratio > _LARGEST_RATIO * float(out[0]):
+            raise _Broken(f"operator {operator.index} ({operator.name}) has scales {ratio:g} to {out[0]:g}")
 
 
 def _tensor(index: int, table: _Table, buffers: list[np.ndarray]) -> Tensor:

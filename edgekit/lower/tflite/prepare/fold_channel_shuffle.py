@@ -9,7 +9,8 @@ Each root is sorted by where its channels leave for, so that what one reader nee
 run; each reader then gets the concatenation of those runs. Depthwise convolutions, activations and pooling
 between carry an order along. A grouped convolution is free within its groups only. Everything else must see
 the original
-order: if that does not come out of few runs, the nodes that lead there are left alone.
+order: if that does not come out of few runs, the nodes that lead there are left alone. A convolution that
+is read in pieces only writes them itself where that costs nothing.
 
     x (N, C, H, W) of the result holds, at channel i, the original's channel order[i].
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 import torch
 
 from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.lower.tflite.prepare.split_convolution import affordable_cuts, split_convolution
 from edgekit.ops import OPS
 from edgekit.targets import Target
 
@@ -224,6 +226,7 @@ class _Plan:
         for value, order in list(self.order.items()):
             if order != sorted(order):
                 self._inform_readers(value, order)
+        self._split_producers()
         self._rebuild()
 
     def _inform_readers(self, value: Value, order: list[int]) -> None:
@@ -238,6 +241,39 @@ class _Plan:
                 if depthwise(node):
                     _permute_rows(node, order)
                 self._inform_readers(node.output, order)
+
+    def _split_producers(self) -> None:
+        """Let convolutions write the pieces that readers take, where that costs no time."""
+        wanted: dict[Value, dict[int, _Run]] = {}
+        every = [run for runs in self.runs.values() for run in runs]
+        for run in every:
+            wanted.setdefault(run.root, {})[run.start] = run
+        for root, by_start in wanted.items():
+            node = self.producers.get(root)
+            runs = [by_start[start] for start in sorted(by_start)]
+            ends = [0, *(run.start + run.length for run in runs)]
+            whole = (
+                all(run.start == end for run, end in zip(runs, ends, strict=False))
+                and ends[-1] == root.shape[1]
+            )
+            direct = any(reader not in self.moves for reader in self.users.get(root, []))
+            if node is None or self.sortable(root) != 1 or direct or not whole or len(runs) < 2:
+                continue
+            cuts = affordable_cuts([run.length for run in runs])
+            if len(cuts) < 2:
+                continue
+            parts = split_convolution(node, cuts)
+            at = self.graph.nodes.index(node)
+            self.graph.nodes[at : at + 1] = parts
+            last, start = parts[-1].output, root.shape[1] - cuts[-1]
+            for run in every:
+                if run.root is not root:
+                    continue
+                if run.start >= start:
+                    run.root, run.start = last, run.start - start
+                else:
+                    part = parts[[r.start for r in runs].index(run.start)].output
+                    run.root, run.start = part, 0
 
     def _rebuild(self) -> None:
         """Replace the moving nodes by one slice per run and one concat per reader, each right where needed.
