@@ -19,14 +19,7 @@ from edgekit.errors import ArtifactError
 from edgekit.ir import Graph, Value, run
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import compute, is_exact, quantize_reals
-from edgekit.verify.runtime import (
-    Source,
-    dequantize_from,
-    open_interpreter,
-    quantize_to,
-    run_tflite,
-    to_layout,
-)
+from edgekit.verify.runtime import Source, infer, open_interpreter, run_tflite
 
 Tensor = torch.Tensor
 
@@ -94,12 +87,10 @@ def read_values(probe: Probe, graph: Graph, images: np.ndarray) -> dict[str, Ten
         images: float32 (N, C, H, W).
     """
     interpreter = open_interpreter(probe.data)
-    taken = interpreter.get_input_details()[0]
     readers = _readers(probe, graph, interpreter.get_output_details())
     found: dict[str, list[Tensor]] = {}
     for image in np.asarray(images, np.float32):
-        interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
-        interpreter.invoke()
+        infer(interpreter, image)
         for detail, value, layout in readers:
             codes = _codes(interpreter.get_tensor(detail["index"]), detail, value)
             found.setdefault(value.name, []).append(_in_torch_layout(codes, value, layout))
@@ -251,25 +242,21 @@ def _in_torch_layout(codes: Tensor, value: Value, layout: Sequence[int]) -> Tens
 
 def _same_answers(probe: bytes, shipped: Source, images: np.ndarray) -> bool:
     """Whether the shipped file's outputs are bit for bit those of the probe's outputs of the same names."""
-    runs = []
-    for source in (shipped, probe):
-        interpreter = open_interpreter(source)
-        runs.append((interpreter, interpreter.get_input_details()[0], interpreter.get_output_details()))
-    named = {detail["name"]: detail for detail in runs[1][2]}
-    missing = [d["name"] for d in runs[0][2] if d["name"] not in named]
+    first, second = open_interpreter(shipped), open_interpreter(probe)
+    wanted = first.get_output_details()
+    named = {detail["name"]: detail for detail in second.get_output_details()}
+    missing = [detail["name"] for detail in wanted if detail["name"] not in named]
     if missing:
         raise ArtifactError(
             f"fidelity: the probe file lacks output {missing[0]!r}: a probe of the same graph"
         )
     for image in images:
-        answers = []
-        for interpreter, taken, given in runs:
-            interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
-            interpreter.invoke()
-            details = given if interpreter is runs[0][0] else [named[d["name"]] for d in runs[0][2]]
-            answers.append([dequantize_from(interpreter.get_tensor(d["index"]), d) for d in details])
-        if not all(np.array_equal(a, b) for a, b in zip(*answers, strict=True)):
-            return False
+        infer(first, image)
+        infer(second, image)
+        for detail in wanted:
+            other = second.get_tensor(named[detail["name"]]["index"])
+            if not np.array_equal(first.get_tensor(detail["index"]), other):
+                return False
     return True
 
 

@@ -67,6 +67,8 @@ def open_interpreter(source: Source, *, threads: int = 1, delegate: bool = True,
                 **options,
             )
             interpreter.allocate_tensors()
+            interpreter.get_input_details()  # raises on names it cannot decode
+            interpreter.get_output_details()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ArtifactError(f"{where}: LiteRT refuses it ({reason}): a file this runtime can run") from error
@@ -104,6 +106,20 @@ def to_layout(item: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     raise ArtifactError(f"input: an image of shape {item.shape} was given: the file takes {wanted}")
 
 
+def infer(interpreter: Any, image: np.ndarray) -> None:
+    """Run one float input (C, H, W), quantized and laid out as the file wants, through an interpreter."""
+    details = interpreter.get_input_details()
+    if len(details) != 1:
+        raise ArtifactError(f"the file takes {len(details)} inputs: one image input is needed")
+    taken = details[0]
+    interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
+    try:
+        interpreter.invoke()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ArtifactError(f"LiteRT cannot run the file ({reason}): a complete model is needed") from error
+
+
 def run_tflite(
     source: Source,
     images: np.ndarray,
@@ -127,12 +143,10 @@ def run_tflite(
 
     def share(part: np.ndarray) -> list[np.ndarray]:
         interpreter = open_interpreter(data, threads=threads)
-        taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        given = interpreter.get_output_details()[0]
         rows = []
         for image in part:
-            x = quantize_to(to_layout(image, taken["shape"]), taken)
-            interpreter.set_tensor(taken["index"], x)
-            interpreter.invoke()
+            infer(interpreter, image)
             rows.append(dequantize_from(interpreter.get_tensor(given["index"]), given).reshape(-1))
             if progress:
                 progress(1)

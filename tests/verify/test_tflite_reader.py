@@ -78,6 +78,31 @@ def test_fuzzed_bytes_end_in_an_answer_or_an_artifact_error():
     assert refused > 100
 
 
+def _one_op(scale=0.1, zero_point=0, written=True):
+    file = File()
+    x = file.tensor("x", (1, 16), scale=0.1)
+    y = file.tensor("y", (1, 4, 4), scale=scale, zero_point=zero_point)
+    elsewhere = file.tensor("z", (1, 16), scale=0.1)
+    shape = file.tensor("shape", (3,), "int32", data=[1, 4, 4])
+    file.op("RESHAPE", [x if written else elsewhere, shape], [y])
+    return file.bytes([x], [y])
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ({"zero_point": 300}, "zero point 300, outside int8"),
+        ({"scale": 1e-12}, "has scales 0.1 to 1e-12"),
+        ({"scale": float("nan")}, "not positive numbers"),
+        ({"written": False}, "reads 'z', which nothing wrote"),
+    ],
+)
+def test_what_would_kill_or_confuse_the_runtime_is_refused_by_name(damage, says):
+    read_model(_one_op())
+    with pytest.raises(ArtifactError, match=says):
+        read_model(_one_op(**damage))
+
+
 def test_the_runtime_is_never_shown_a_file_our_reader_refuses():
     for broken in (WHOLE[:-100], WHOLE[:200], b"TFL3TFL3" * 10):
         for use in (open_interpreter, delegation):
