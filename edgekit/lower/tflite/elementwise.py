@@ -13,6 +13,8 @@ from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import Context, lowers
 from edgekit.lower.tflite.layout import Perm
 
+SHORT_ROW = 64  # channels up to which a gate is multiplied several pixels at a time
+
 
 def operand(ctx: Context, value: Value, rank: int, perm: Perm, *, integer: bool) -> Tensor:
     """`value`, broadcast from the right to `rank` dimensions, in layout `perm`."""
@@ -69,7 +71,36 @@ def binary(
         integer = _scales_fit(builtin, _scale(a), _scale(b), _scale(node.output))
     tensors = [operand(ctx, v, rank, perm, integer=integer) for v in (a, b)]
     result = ctx.write(node.output, perm, integer=integer)
-    ctx.emit(builtin, list(tensors), [result], options)
+    if integer and builtin == "MUL" and _gated(tensors):
+        _in_longer_rows(ctx, tensors, result, options)
+    else:
+        ctx.emit(builtin, list(tensors), [result], options)
+
+
+def _gated(tensors: list[Tensor]) -> bool:
+    """Whether one operand is a short row (1, 1, 1, C) for every pixel (1, H, W, C) of the other."""
+    image, gate = sorted(tensors, key=lambda t: -int(np.prod(t.shape)))
+    return (
+        len(image.shape) == 4
+        and gate.shape == (1, 1, 1, image.shape[3])
+        and image.shape[3] <= SHORT_ROW
+        and image.shape[2] % 2 == 0
+        and gate.data is None
+    )
+
+
+def _in_longer_rows(ctx: Context, tensors: list[Tensor], result: Tensor, options: Any) -> None:
+    """The same product over two or four pixels at a time: rows of few channels are all overhead."""
+    image, gate = sorted(tensors, key=lambda t: -int(np.prod(t.shape)))
+    n, h, w, c = image.shape
+    pixels = 4 if w % 4 == 0 else 2
+    rows = ctx.like(image, f"{result.name}/rows", (n, h, w // pixels, c * pixels))
+    gates = ctx.like(gate, f"{result.name}/gates", (1, 1, 1, c * pixels))
+    product = ctx.like(result, f"{result.name}/product", rows.shape)
+    ctx.reshape(image, rows)
+    ctx.emit("CONCATENATION", [gate] * pixels, [gates], schema.ConcatenationOptionsT(axis=3))
+    ctx.emit("MUL", [rows, gates], [product], options)
+    ctx.reshape(product, result)
 
 
 @lowers()
