@@ -12,6 +12,8 @@ import torch
 from edgekit.ir import Graph, Node, QuantParams, Value
 from edgekit.targets import Target
 
+_BIAS_LIMIT = 2.0**30  # half of int32: the accumulator needs the rest
+
 
 def absorb_hardsigmoid(graph: Graph, target: Target) -> int:
     """Rewrite quantized conv2d/linear -> hardsigmoid into a scaled one and a clamp; returns how many."""
@@ -32,11 +34,23 @@ def absorb_hardsigmoid(graph: Graph, target: Target) -> int:
             continue
         if abs(quant.scale[0] * 255 - 1.0) > 1e-3:  # only this scale saturates at one
             continue
+        if not _bias_fits(conv, weight):
+            continue
         _scale(graph, conv, weight)
         x.quant, x.range = quant, (0.0, 1.0)
         node.op, node.attrs = "clamp", {"low": 0.0, "high": 1.0}
         count += 1
     return count
+
+
+def _bias_fits(conv: Node, weight: Value) -> bool:
+    """Whether bias / 6 + 1/2 is an int32 at input scale x weight scale: a faint input makes it saturate."""
+    source, bias = conv.inputs[0], conv.inputs[2]
+    if source is None or source.quant is None or weight.quant is None:
+        return False
+    step = torch.tensor(weight.quant.scale, dtype=torch.float64) / 6.0 * source.quant.scale[0]
+    largest = 0.5 if bias is None or bias.data is None else (bias.data.detach().double() / 6.0 + 0.5).abs()
+    return bool((largest / step < _BIAS_LIMIT).all())
 
 
 def _scale(graph: Graph, conv: Node, weight: Value) -> None:
