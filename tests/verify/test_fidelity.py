@@ -12,6 +12,7 @@ from op_graphs import CASES, images, op_graph
 from edgekit.errors import ArtifactError
 from edgekit.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.tflite import lower, prepare
+from edgekit.quantize import annotate
 from edgekit.targets import get_target
 from edgekit.verify.fidelity import batch_dims, fidelity, probe_values, read_values
 from edgekit.verify.integers import compute, quantize_reals
@@ -123,3 +124,22 @@ def test_sums_beyond_float32_stay_exact():
     node = Node("linear", [x, weight, None], [out], {"activation": None})
     exact = np.float32(127 * 127 * (channels - 1) + 127 * 126) / np.float32(2**25)
     assert compute(node, [codes, None, None])[0].tolist() == [[float(np.rint(exact))] * 2]
+
+
+def test_a_faint_squeeze_does_not_overflow_the_bias():
+    """conv -> hardsigmoid behind an input of scale 1e-6: half a unit is more than int32 holds."""
+    x, wide = Value("x", (1, 8, 1, 1)), Value("wide", (1, 8, 1, 1))
+    gate = Value("gate", (1, 8, 1, 1))
+    weight = Value("w", (8, 8, 1, 1), data=torch.eye(8).reshape(8, 8, 1, 1) * 1e-3)
+    attrs = {"stride": (1, 1), "padding": (0,) * 4, "dilation": (1, 1), "groups": 1, "activation": None}
+    bias = Value("b", (8,), data=torch.linspace(-1e-4, 1e-4, 8))
+    nodes = [
+        Node("conv2d", [x, weight, bias], [wide], attrs, "fc2"),
+        Node("hardsigmoid", [wide], [gate], {}, "g"),
+    ]
+    graph = Graph([x], [gate], nodes)
+    annotate(graph, {x: (-1e-4, 1e-4), wide: (-1e-4, 1e-4), gate: (0.0, 1.0)})
+    prepared = prepare(graph, TARGET)
+    probe = lower(prepared, TARGET, outputs_also=probe_values(prepared))
+    inputs = np.random.default_rng(0).uniform(-1e-4, 1e-4, (2, 8, 1, 1)).astype(np.float32)
+    assert fidelity(prepared, probe, inputs).max_lsb == 0
