@@ -384,6 +384,7 @@ OP_CASES: dict[str, Case] = {
         lambda s: s.op("slice", s.op("slice", s.input, dim=2, start=1, end=9), dim=3, start=2, end=-1)
     ),
     "pad": Case(unary("pad", pads=(1, 2, 0, 1))),
+    "pad-negative": Case(unary("pad", pads=(-1, 2, 1, -2))),
     "pad-value": Case(unary("pad", pads=(1, 1), value=1.5)),
     "pad-reflect": Case(unary("pad", pads=(1, 1, 2, 2), mode="reflect")),
     "expand": Case(_class_token),

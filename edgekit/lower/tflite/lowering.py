@@ -109,7 +109,7 @@ def lower(
         Signature(inputs, _unique(outputs)),
         name=graph.name,
         description=f"edgekit {edgekit.__version__}, {target.name}",
-        metadata={"min_runtime_version": b"2.17.0".ljust(16, b"\0")},
+        metadata={"edgekit_version": edgekit.__version__.encode()},
     )
     written = {t for op in ctx.operators for t in op.outputs} | {t for _, t in inputs}
     held = {v: (t, perm) for v, (t, perm) in ctx.stored.items() if t in written and _exact(v, t)}

@@ -179,8 +179,8 @@ def _only_read_by_slice(ctx: Context, node: Node) -> bool:
 
 
 def _pad_fits(node: Node, _target: Target) -> str | None:
-    if min(node.attrs["pads"]) < 0:
-        return "negative padding: a slice would be lowered"
+    if min(node.attrs["pads"]) < 0 and node.attrs.get("mode", "constant") != "constant":
+        return "negative padding by reflection: constant padding may be negative"
     if node.attrs.get("mode", "constant") not in ("constant", "reflect"):
         return f"pad mode {node.attrs['mode']!r}: constant and reflect are lowered"
     return None
@@ -196,7 +196,14 @@ def pad(ctx: Context, node: Node) -> None:
     by_dim = {
         rank - 1 - i: node.attrs["pads"][2 * i : 2 * i + 2] for i in range(len(node.attrs["pads"]) // 2)
     }
-    table = ctx.constant("paddings", np.array([by_dim.get(d, (0, 0)) for d in perm], np.int32))
+    by_axis = [by_dim.get(d, (0, 0)) for d in perm]
+    if min(node.attrs["pads"]) < 0:  # negative padding cuts off
+        begin = [max(-low, 0) for low, _ in by_axis]
+        cut = [n - b - max(-high, 0) for n, b, (_, high) in zip(x.shape, begin, by_axis, strict=True)]
+        inner = ctx.like(x, f"{node.output.name}/cut", tuple(cut))
+        emit_slice(ctx, x, begin, inner)
+        x = inner
+    table = ctx.constant("paddings", np.array(by_axis, np.int32).clip(min=0))
     result = ctx.write(node.output, perm, integer=True)
     number = node.attrs.get("value", 0.0)
     if node.attrs.get("mode", "constant") == "reflect":

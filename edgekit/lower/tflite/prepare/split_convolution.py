@@ -37,7 +37,7 @@ def split_convolution(node: Node, lengths: list[int]) -> list[Node]:
     found, start = [], 0
     for length in lengths:
         shape = (out.shape[0], length, *out.shape[2:])
-        piece = Value(f"{out.name}.{start}", shape, out.dtype, None, out.range, out.quant)
+        piece = Value(f"{out.name}.part{start}", shape, out.dtype, None, out.range, out.quant)
         inputs = [x, _rows(weight, start, length), _rows(bias, start, length)]
         found.append(Node(node.op, inputs, [piece], dict(node.attrs), node.source))
         start += length
@@ -52,4 +52,4 @@ def _rows(value: Value | None, start: int, length: int) -> Value | None:
     if quant is not None and quant.axis == 0:
         at = slice(start, start + length)
         quant = QuantParams(quant.scale[at], quant.zero_point[at], quant.dtype, 0)
-    return Value(f"{value.name}.{start}", tuple(data.shape), value.dtype, data, value.range, quant)
+    return Value(f"{value.name}.part{start}", tuple(data.shape), value.dtype, data, value.range, quant)
