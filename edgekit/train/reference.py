@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from itertools import permutations
+from itertools import permutations, repeat
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -96,10 +96,6 @@ def _to_input(images: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
     return (images * scale - shift).permute(0, 3, 1, 2)
 
 
-def _generate_training(arguments: tuple) -> tuple[np.ndarray, np.ndarray]:
-    return generate("train", *arguments)
-
-
 def _pool(
     start: int, count: int, resolution: int, hard: float, zoom: float, cache: Path
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -109,10 +105,14 @@ def _pool(
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         step = 1000
-        starts = range(start, start + count, step)
-        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
-            parts = list(workers.map(_generate_training, ((step, resolution, s, hard, zoom) for s in starts)))
-        images, labels = (np.concatenate([part[k] for part in parts])[:count] for k in (0, 1))
+        if count <= step:
+            images, labels = generate("train", count, resolution, start, hard, zoom)
+        else:
+            starts = range(start, start + count, step)
+            same = (repeat(value) for value in ("train", step, resolution))
+            with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
+                parts = list(workers.map(generate, *same, starts, repeat(hard), repeat(zoom)))
+            images, labels = (np.concatenate([part[k] for part in parts])[:count] for k in (0, 1))
         partial = path.with_suffix(f".{os.getpid()}.npz")
         np.savez(partial, images=images, labels=labels)
         partial.replace(path)
