@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--profile", choices=("fast", "thorough"), default="fast", help="edgekit's quantization"
     )
     parser.add_argument("--calibration", type=int, default=32, help="calibration images")
-    parser.add_argument("--images", type=int, default=64, help="evaluation images")
+    parser.add_argument("--images", type=int, default=128, help="evaluation images")
     parser.add_argument("--processes", type=int, default=5, help="fresh processes a latency rests on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--build-repeats", type=int, default=3, help=f"of {bars.BUILD_MODEL}; others once")
