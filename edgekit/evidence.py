@@ -300,7 +300,7 @@ def _layers(one: Built) -> list[dict[str, Any]]:
         row: dict[str, Any] = {
             "name": node.output.name,
             "module": node.source,
-            "op": node.op,
+            "op": "depthwise_conv2d" if any(op.op == "DEPTHWISE_CONV_2D" for op in ops) else node.op,
             "macs": sum(op.macs for op in ops),
             "bytes": sum(op.weight_bytes for op in ops),
             "where": "cpu" if any(op.index in outside for op in ops) else "xnnpack",
