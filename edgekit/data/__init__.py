@@ -102,7 +102,7 @@ class ImageSet:
         digest = hashlib.sha256(json.dumps(self.preprocessing.to_dict(), sort_keys=True).encode())
         digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         for start in range(0, len(self), _HASH_BATCH):
-            digest.update(np.ascontiguousarray(self.pixels(start, min(start + _HASH_BATCH, len(self)))))
+            digest.update(self.pixels(start, min(start + _HASH_BATCH, len(self))).tobytes())
         return digest.hexdigest()
 
 

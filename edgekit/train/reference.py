@@ -24,6 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import permutations, repeat
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,8 @@ def build(name: str) -> tuple[nn.Module, tuple, tuple]:
         import timm
 
         model = timm.create_model(name, pretrained=False, num_classes=len(CLASS_NAMES))
-        return model, tuple(model.default_cfg["mean"]), tuple(model.default_cfg["std"])
+        config: Any = model.default_cfg
+        return model, tuple(config["mean"]), tuple(config["std"])
     import torchvision
 
     model = getattr(torchvision.models, name)(weights=None, num_classes=len(CLASS_NAMES))
@@ -210,20 +212,21 @@ def train(
     if start is not None:
         model.load_state_dict(start.state_dict())
         first_progress = RESUMED_PROGRESS
-    model = model.to(device, memory_format=torch.channels_last)
+    model = model.to(device).to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1  # thousands of steps, not hundreds of thousands
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # the pictures never run out: there is nothing to regularise
     if teacher is not None:
-        teacher = teacher.to(device, memory_format=torch.channels_last).eval()
+        teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
     optimizers = _optimizers(model)
     average = [p.detach().clone() for p in model.parameters()]
     budget, spent, step = minutes * 60.0, 0.0, 0
     wall_began, wall_budget = time.monotonic(), wall_minutes * 60.0
     progress = first_progress
-    stage, resolution, batches, images = -1, 0, iter(()), np.empty(0)
+    stage, resolution, images = -1, 0, np.empty(0)
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
     running, seen = 0.0, 0
     while progress < 1.0:
         wanted = progressive_stage(progress, [share for share, *_ in STAGES])

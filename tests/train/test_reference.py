@@ -1,0 +1,80 @@
+"""The shipped checkpoints: what index.json claims is what the files are and what they answer."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from edgekit.data.shapes import CLASS_NAMES
+from edgekit.errors import UnknownModelError
+from edgekit.train import reference
+from edgekit.train.reference import REFERENCE_DIR, SOURCES, accuracy, build, load_reference
+
+INDEX = json.loads((REFERENCE_DIR / "index.json").read_text())
+
+
+def test_every_reference_model_ships():
+    assert set(INDEX) == set(SOURCES) == {path.stem for path in REFERENCE_DIR.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("name", sorted(INDEX))
+def test_index_describes_the_file(name):
+    row = INDEX[name]
+    path = REFERENCE_DIR / f"{name}.safetensors"
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == row["sha256"]
+    assert row["num_classes"] == len(CLASS_NAMES) and row["resolution"] == 224
+    assert row["source"] == SOURCES[name] and row["trained_with"].startswith("python -m edgekit.train")
+    assert 0.75 <= row["accuracy"] <= 0.99 and row["evaluation_images"] == 2000
+    _, mean, std = build(name)
+    assert (tuple(row["mean"]), tuple(row["std"])) == (mean, std)
+
+
+@pytest.mark.parametrize("name", sorted(INDEX))
+def test_weights_are_finite_and_fit_the_model(name):
+    state = load_file(REFERENCE_DIR / f"{name}.safetensors")
+    assert all(t.dtype == torch.float16 for t in state.values() if t.is_floating_point())
+    assert all(torch.isfinite(t).all() for t in state.values() if t.is_floating_point())
+    model, _ = load_reference(name)
+    assert not model.training
+
+
+def test_measured_accuracy_is_the_recorded_one():
+    model, row = load_reference("mobilenet_v3_small")
+    found = accuracy(model, tuple(row["mean"]), tuple(row["std"]), 300)
+    # 300 pictures out of 2,000: three standard errors
+    assert abs(found - row["accuracy"]) < 3 * np.sqrt(row["accuracy"] * (1 - row["accuracy"]) / 300)
+
+
+def test_recalibration_takes_the_plain_average_and_restores_momentum():
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=0.37))
+    images = np.random.default_rng(0).integers(0, 256, (128, 4, 4, 3), dtype=np.uint8)
+    reference.recalibrate_batch_norm(model, images, (0, 0, 0), (1, 1, 1))
+    expected = torch.from_numpy(images.mean((0, 1, 2)) / 255.0).float()
+    torch.testing.assert_close(model[0].running_mean, expected, rtol=1e-4, atol=1e-5)
+    assert model[0].momentum == 0.37 and not model.training
+
+
+def test_a_few_steps_of_training_write_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, "STAGES", ((0.5, 32, 64, 32, 0.3, 1.5), (0.5, 48, 64, 16, 1.0, 1.0)))
+    monkeypatch.setattr(reference, "EVALUATION_IMAGES", 4)
+    arguments = ["mobilenet_v3_small", "--minutes", "0.02", "--out", str(tmp_path / "out")]
+    reference.main([*arguments, "--cache", str(tmp_path / "cache")])
+    model, row = load_reference("mobilenet_v3_small", tmp_path / "out")
+    assert row["trained_with"] == "python -m edgekit.train.reference mobilenet_v3_small --minutes 0.02"
+    assert model.classifier[-1].out_features == 24
+    assert len(list((tmp_path / "cache").iterdir())) >= 1
+    before = model.classifier[-1].weight.clone()
+    reference.main(
+        [*arguments, "--cache", str(tmp_path / "cache"), "--resume", "--teacher", "mobilenet_v3_small"]
+    )
+    after, row = load_reference("mobilenet_v3_small", tmp_path / "out")
+    assert row["trained_with"].count("python -m") == 2
+    assert not torch.equal(before, after.classifier[-1].weight)
+
+
+def test_unknown_names_are_corrected():
+    with pytest.raises(UnknownModelError, match="did you mean mobilenet_v2"):
+        build("mobilenet_v22")
