@@ -30,6 +30,7 @@ _HOMOGENEOUS = frozenset(
      "resize_bilinear", "resize_nearest"}
 )  # fmt: skip
 _GATES = frozenset({"sigmoid", "hardsigmoid", "softmax", "tanh"})
+BALANCE = 0.0  # trained V3-Large: 24.4 dB at 0, 23.8 at 0.25, 23.4 without equalization
 LARGEST = 2.0**10  # no channel is scaled by more than this either way
 RELU6_SHARE = 0.7  # a channel whose maximum stays below this share of 6 counts as never clipped
 
@@ -159,7 +160,7 @@ def _keeps_channels(node: Node) -> bool:
             return node.op in _HOMOGENEOUS
 
 
-def equalize(graph: Graph, seen: Observations, balance: float = 0.5) -> int:
+def equalize(graph: Graph, seen: Observations, balance: float = BALANCE) -> int:
     """Rescale every family in place; returns how many were.
 
     Args:

@@ -76,9 +76,7 @@ _PROFILES: dict[str, dict[str, Any]] = {
         "gptq": True,
     },
 }
-_CANDIDATES = {"fast": ("trim", "mse"), "thorough": ("trim", "mse", "both")}
-_MSE_BONUS = 0.3  # dB: it gains on every trained network measured, and bias correction adds to that
-_MAY_LOSE = 0.3  # dB a part may cost on held-out images before it is taken back: less is sampling error
+_MAY_LOSE = 0.3  # dB below plain trimming, on held-out images, that is still sampling error
 _DB_LIMIT = 200.0  # stands for exact: JSON has no infinity
 _SAMPLES = {"fast": 256, "thorough": 512}  # values kept per image and tensor for the mse ranges
 _CORRECTION_IMAGES = {"fast": 32, "thorough": 64}
@@ -151,30 +149,25 @@ class _Run:
     def score(self) -> tuple[float, float]:
         """SQNR in dB of the outputs on held-out calibration images: pooled, and the mean over images.
 
-        The pooled figure is ruled by the worst images, the mean by ordinary ones: decisions look at both.
+        The pooled figure is ruled by the worst images, the mean by ordinary ones: the choice of
+        ranges looks at both.
         """
         got = [t.flatten(1) for t in simulate(self.graph, self.held_images, batch=8)]
         pairs = (torch.cat([t.flatten(1) for t in self.held_outputs], 1), torch.cat(got, 1))
         each = [_finite(sqnr_db(a, b)) for a, b in zip(*pairs, strict=True)]
         return _finite(sqnr_db(*pairs)), sum(each) / len(each)
 
-    def part(self, name: str, work: Callable[[], None], optional: bool = True) -> None:
-        """Do one part and measure it; an optional part that costs more than it may is taken back."""
+    def part(self, name: str, work: Callable[[], None]) -> None:
+        """Do one part and measure it."""
         self.progress(name.replace("_", " "))
-        before, seen, method = _state(self.graph), self.seen.copy(), self.method
         start = time.perf_counter()
         work()
         seconds = time.perf_counter() - start
         pooled, typical = self.score()
-        last = self.parts[-1] if self.parts else None
-        kept = last is None or not optional or self._acceptable(pooled, typical)
-        entry = {"part": name, "kept": kept, "seconds": seconds, "measured_db": pooled}
-        if last is not None and not kept:
-            _restore(before)
-            self.seen, self.method = seen, method
-            pooled, typical = last["sqnr_db"], last["typical_db"]
-        gain = pooled - last["sqnr_db"] if last is not None else 0.0
-        self.parts.append({**entry, "sqnr_db": pooled, "typical_db": typical, "gain_db": gain})
+        gain = pooled - self.parts[-1]["sqnr_db"] if self.parts else 0.0
+        self.parts.append(
+            {"part": name, "sqnr_db": pooled, "typical_db": typical, "gain_db": gain, "seconds": seconds}
+        )
 
     def annotate(self, method: str | None = None) -> None:
         """Parameters from scratch: activations by a range method, weights by their largest magnitude."""
@@ -183,14 +176,33 @@ class _Run:
         qparams.annotate(self.graph, ranges.ranges_of(self.seen, method or self.method))
 
     def all_parts(self) -> None:
-        settings = self.settings
+        """Everything the settings ask for; with "auto", again on trimmed ranges where that is clearly better.
+
+        Parts are judged together: equalization and least-squares ranges pay off once biases are corrected.
+        """
         self.part("minmax", lambda: self.annotate("minmax"))
-        if self.method != "minmax":
-            self.part(self.method, self.annotate, optional=False)
+        if self.settings.ranges != "auto":
+            self.method = str(self.settings.ranges)
+            self.improve()
+            return
+        self.part("trim", lambda: self.annotate("trim"))
+        before, seen, plain = _state(self.graph), self.seen.copy(), self.parts[-1]
+        self.method = "mse"
+        self.improve()
+        last = self.parts[-1]
+        if min(last[k] - plain[k] for k in ("sqnr_db", "typical_db")) < -_MAY_LOSE:
+            _restore(before)
+            self.seen, self.method = seen, "trim"
+            self.part("back_to_trim", lambda: None)
+            self.improve()
+
+    def improve(self) -> None:
+        """Ranges by the current method, and every other part that is on."""
+        settings = self.settings
+        if self.parts[-1]["part"] not in (self.method, "back_to_trim"):
+            self.part(self.method, self.annotate)
         if settings.equalize:
             self.part("equalize", self._equalize)
-        if settings.ranges == "auto":
-            self.part("ranges", self._best_ranges)
         if settings.weight_mse:
             self.part("weight_mse", lambda: rounding.shrink_scales(self.graph))
         if settings.bias_correction:
@@ -200,21 +212,6 @@ class _Run:
 
     def _equalize(self) -> None:
         equalize(self.graph, self.seen)
-        self.annotate()
-
-    def _acceptable(self, pooled: float, typical: float) -> bool:
-        """Whether a score is not clearly below that of the last part."""
-        last = self.parts[-1]
-        return pooled >= last["sqnr_db"] - _MAY_LOSE and typical >= last["typical_db"] - _MAY_LOSE
-
-    def _best_ranges(self) -> None:
-        scores = {"trim": self.parts[-1]["typical_db"]}
-        for method in _CANDIDATES[self.settings.profile][1:]:
-            self.annotate(method)
-            pooled, typical = self.score()
-            if self._acceptable(pooled, typical):
-                scores[method] = typical + _MSE_BONUS
-        self.method = max(scores, key=lambda m: scores[m])
         self.annotate()
 
     def _adjust(self, *, gptq: bool, bias: bool) -> None:
