@@ -5,5 +5,4 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["edgekit*"]), "edgekit_recipes"],
     package_dir={"edgekit_recipes": "recipes"},
-    package_data={"edgekit_recipes": ["*.toml"]},
 )

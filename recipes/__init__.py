@@ -1,0 +1,1 @@
+"""Recipes that ship with edgekit, one TOML each; `edgekit build NAME` starts from the one of that name."""
