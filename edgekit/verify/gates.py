@@ -148,7 +148,7 @@ def _drift(evidence: Evidence, limits: Thresholds) -> list[Gate]:
 
 
 _CURES = (
-    "try more calibration images, the thorough quantization, or QAT; keep the named layers in int16 or float"
+    "more calibration images, the thorough profile, or tflite-dynamic-int8, which keeps activations in float"
 )
 
 
@@ -176,7 +176,7 @@ def _delegation(evidence: Evidence, limits: Thresholds) -> list[Gate]:
     left = ", ".join(str(op) for op in found.undelegated_ops[:3])
     more = len(found.undelegated_ops) - 3
     named = f": {left}{f' and {more} more' if more > 0 else ''}" if left else ""
-    hint = "choose a form the delegate takes (edgekit check lists them), or another activation"
+    hint = "replace the named operators by ones the delegate takes; edgekit inspect lists where each runs"
     if limits.max_partitions is not None:
         ok = 1 <= found.partitions <= limits.max_partitions
         detail = f"{found.partitions} delegate partitions, {limits.max_partitions} allowed"
@@ -206,7 +206,7 @@ def _audit(evidence: Evidence, limits: Thresholds) -> list[Gate]:
         islands = list(dict.fromkeys((*found.float_ops, *found.dynamic_ops)))
         where = f", float: {', '.join(islands[:3])}" if islands else ""
         gates.append(
-            _gate("int8", ok, detail + where, "allow fallback layers, or replace the named operators")
+            _gate("int8", ok, detail + where, "replace the named operators, or lower min_int8_share")
         )
     if limits.max_size_bytes is not None:
         ok = found.size_bytes <= limits.max_size_bytes
