@@ -276,7 +276,7 @@ class _Plan:
                     run.root, run.start = part, 0
 
     def _rebuild(self) -> None:
-        """Replace the moving nodes by one slice per run and one concat per reader, each right where needed."""
+        """Replace the moving nodes by one slice per run and one concat per reader."""
         pieces: dict[tuple[Value, int, int], Value] = {}
         taken = {value.name for value in self.graph.values()}
         nodes: list[Node] = []
@@ -351,7 +351,7 @@ def _permute_rows(node: Node, order: list[int]) -> None:
 
 
 def _permute_columns(node: Node, order: list[int], groups: int) -> None:
-    """Input channel i becomes what was input channel order[i]; within groups, each row has its own columns."""
+    """Input channel i becomes what was order[i]; within groups, each row has its own columns."""
     weight = node.inputs[1]
     assert weight is not None and weight.data is not None
     data = weight.data.detach()

@@ -14,7 +14,7 @@ from edgekit.targets import Target
 
 
 def repeat_before_depthwise(graph: Graph, target: Target) -> int:
-    """Rewrite depthwise convolutions of multiplier > 1 that only dense convolutions read; returns how many."""
+    """Rewrite depthwise convolutions of multiplier > 1 that only dense ones read; returns how many."""
     users, use_counts = graph.users(), graph.use_counts()
     count = 0
     for node in list(graph.nodes):
