@@ -44,7 +44,7 @@ from edgekit.report import validate
 from edgekit.session import Display, Line, Session
 from edgekit.store import Store, sha256_file
 from edgekit.targets import Target, get_target
-from edgekit.verify.audit import audit
+from edgekit.verify.audit import audit, module_names
 from edgekit.verify.contact_sheet import contact_sheet
 from edgekit.verify.delegation import delegation
 from edgekit.verify.drift import Drift, drift
@@ -287,8 +287,8 @@ def _lowered(
     def make(directory: Path, _line: Line) -> None:
         lowered = tflite.lower(prepared, target, io_dtype=io)
         (directory / "model.tflite").write_bytes(lowered.data)
-        modules = {name: op.source for op in lowered.operators for name in op.outputs}
-        content = {"modules": modules, "nodes": [op.node_index for op in lowered.operators]}
+        ops = lowered.operators
+        content = {"modules": module_names(ops), "nodes": [op.node_index for op in ops]}
         (directory / "lowered.json").write_text(json.dumps(content))
 
     key = {"graph": source.hash(), "target": repr(target), "io": io}
