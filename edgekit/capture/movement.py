@@ -1,4 +1,4 @@
-"""One importer an ATen op that moves data: views, joins, padding, resizing; see capture_aten."""
+"""One importer an ATen op that moves data: views, joins, padding, resizing; see aten.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.capture_aten import Unsupported, aten, importer, positive
+from edgekit.capture.aten import Unsupported, aten, importer, positive
 from edgekit.ir import Value
 
 if TYPE_CHECKING:

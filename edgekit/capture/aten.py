@@ -1,6 +1,6 @@
 """One importer an ATen op that computes: how it becomes graph ops. Signatures follow native_functions.yaml.
 
-Ops that only move data are in capture_movement; both register in IMPORTERS.
+Ops that only move data are in movement.py; both register in IMPORTERS.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """nn.Module -> Graph, through torch.export with no decompositions.
 
 Enters: a module in eval mode and one example (1, C, H, W). Leaves: a Graph of high-level ops.
-Every ATen op has one importer in capture_aten; an op whose operands are all constants is simply executed, so
+Every ATen op has one importer in aten.py; an op whose operands are all constants is simply executed, so
 masks and position tables arrive as constants. In-place ops are read as plain ones; when a view of the
 overwritten tensor is read later, the export is functionalised first.
 """
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit import capture_movement  # noqa: F401 (registers its importers)
-from edgekit.capture_aten import IMPORTERS, Unsupported, aten
+from edgekit.capture import movement  # noqa: F401 (registers its importers)
+from edgekit.capture.aten import IMPORTERS, Unsupported, aten
 from edgekit.errors import CaptureError
 from edgekit.ir import Graph, Node, Value, run
 
