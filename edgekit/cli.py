@@ -136,9 +136,9 @@ def inspect(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Show what a model file really is: operators, dtypes, scales, what runs where."""
-    from edgekit import pipeline
+    from edgekit import finished
 
-    pipeline.inspect(path)
+    finished.inspect(path)
 
 
 @app.command()
@@ -147,10 +147,10 @@ def report(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Validate report.json of a build, write report.html and report.md again, and print the summary."""
-    from edgekit import pipeline
+    from edgekit import finished
     from edgekit.report.terminal import print_summary
 
-    print_summary(pipeline.render(directory), directory)
+    print_summary(finished.render(directory), directory)
 
 
 @app.command()
@@ -160,11 +160,11 @@ def repro(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Build again from the recipe in the report, without the cache, and compare byte by byte."""
-    from edgekit import pipeline
+    from edgekit import finished
     from edgekit.report.terminal import Progress
 
     with Progress() as display:
-        same = pipeline.reproduce(directory, trust=trust, display=display)
+        same = finished.reproduce(directory, trust=trust, display=display)
     for target, identical in same.items():
         print(f"{target}: {'byte-identical' if identical else 'DIFFERENT'}")
     if not all(same.values()):

@@ -48,7 +48,8 @@ class Built:
     """One model file and the evidence about it; None where it was not looked at.
 
     modules: tensor name -> module path. nodes: for each operator of the file, the index of its node in
-    `prepared`, -1 for none. pictures: a folder with flipped images, INDEX.png and sheet.png.
+    `prepared`, -1 for none. io: the dtype asked for the file's inputs and outputs, None for the target's own.
+    pictures: a folder with flipped images, INDEX.png and sheet.png.
     """
 
     target: Target
@@ -57,6 +58,7 @@ class Built:
     prepared: Graph
     modules: dict[str, str]
     nodes: list[int]
+    io: str | None
     audit: Audit | None = None
     delegation: Delegation | None = None
     fidelity: Fidelity | FloatFidelity | None = None

@@ -20,52 +20,30 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from edgekit import capture, evidence, passes, zoo
+from edgekit import capture, evidence, passes, proofs, zoo
 from edgekit import recipe as recipes
-from edgekit.data import ImageSet
-from edgekit.data.arrays import ArrayImages, array_images
+from edgekit.data.arrays import array_images
 from edgekit.data.source import Given, Source
-from edgekit.errors import ArtifactError, DataError, UnsupportedError, UsageError
+from edgekit.errors import DataError, UnsupportedError, UsageError
 from edgekit.ir import Graph, load, run
 from edgekit.job import Built, Job, Run
 from edgekit.lower import tflite
 from edgekit.quantize import QuantizeSettings, quantize
-from edgekit.report import validate
 from edgekit.session import Display, Line, Session
 from edgekit.store import Store, sha256_file
 from edgekit.targets import Target, get_target
-from edgekit.verify.audit import audit, module_names
-from edgekit.verify.contact_sheet import contact_sheet
-from edgekit.verify.delegation import delegation
-from edgekit.verify.drift import Drift, drift
-from edgekit.verify.fidelity import (
-    Fidelity,
-    FloatFidelity,
-    OpFidelity,
-    fidelity,
-    float_fidelity,
-    probe_values,
-    read_values,
-)
-from edgekit.verify.latency import FileLatency, Latency, latency, machine
-from edgekit.verify.layers import LayerError, layer_errors
-from edgekit.verify.runtime import run_tflite, runtime_version
+from edgekit.verify.audit import module_names
 
 FLOAT_TARGET = "tflite-float32"
 _BATCH = 32
-_PROBED = 4  # images on which every operator is compared
-_FLIPPED = 48  # pictures kept of images whose answer changed
-_CHUNK = 256  # evaluation images whose float32 pixels are in memory at a time
 
 
 def build(
@@ -188,10 +166,10 @@ def _build(
     floats = [one for one in built if one.target.name == FLOAT_TARGET]
     baseline = floats[0] if floats else _lowered(session, recipe, graph, None, get_target(FLOAT_TARGET))
     for one in built:
-        _audited(session, one)
-        _fidelity(session, recipe, job, one)
-        _drift(session, job, one, reference)
-    _latency(session, recipe, built, baseline)
+        proofs.audited(session, one)
+        proofs.compared_in_steps(session, job, one)
+        proofs.compared_in_answers(session, job, one, reference)
+    proofs.timed(session, recipe.device, built, baseline)
     with session.step("report"):
         facts = evidence.Facts(recipe, job, graph, rewrites, reference, quantization, built, baseline)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
@@ -295,176 +273,9 @@ def _lowered(
     directory = session.stage("lower", key, make, target.name)
     content = json.loads((directory / "lowered.json").read_text())
     file = directory / "model.tflite"
-    return Built(target, file, sha256_file(file), prepared, content["modules"], content["nodes"])
+    return Built(target, file, sha256_file(file), prepared, content["modules"], content["nodes"], io)
 
 
 def _io(recipe: recipes.Recipe, target: Target) -> str | None:
     """The recipe's I/O dtype where the target takes it; asking for one that no target takes is an error."""
     return recipe.target.io if recipe.target.io in target.io_dtypes else None
-
-
-def _audited(session: Session, one: Built) -> None:
-    with session.step(f"audit {one.target.name}"):
-        one.audit = audit(one.file, one.modules)
-        one.delegation = delegation(one.file, one.modules)
-
-
-def _fidelity(session: Session, recipe: recipes.Recipe, job: Job, one: Built) -> None:
-    """The integer simulation against the runtime, and which layers cause the error that is left."""
-    integer = one.target.activations == "int8"
-
-    def make(directory: Path, _line: Line) -> None:
-        images = next(job.calibration.first(_PROBED).batches(_PROBED))
-        errors: list[LayerError] = []
-        found: Fidelity | FloatFidelity
-        if integer:
-            io = _io(recipe, one.target)
-            exposed = probe_values(one.prepared)
-            probe = tflite.lower(one.prepared, one.target, io_dtype=io, outputs_also=exposed)
-            actual = read_values(probe, one.prepared, images)
-            found = fidelity(one.prepared, probe, images, one.file)
-            errors = layer_errors(one.prepared, actual, images)
-        else:
-            found = float_fidelity(one.prepared, one.file, images)
-        content = {"fidelity": asdict(found), "errors": [asdict(row) for row in errors]}
-        (directory / "fidelity.json").write_text(json.dumps(content))
-
-    key = {
-        "artifact": one.sha256,
-        "graph": one.prepared.hash(),
-        "images": job.calibration.identity,
-        "runtime": runtime_version(),
-    }
-    directory = session.stage("fidelity", key, make, one.target.name)
-    content = json.loads((directory / "fidelity.json").read_text())
-    one.errors = [LayerError(**row) for row in content["errors"]]
-    if integer:
-        layers = tuple(OpFidelity(**row) for row in content["fidelity"].pop("layers"))
-        one.fidelity = Fidelity(layers=layers, **content["fidelity"])
-    else:
-        one.fidelity = FloatFidelity(**content["fidelity"])
-
-
-def _drift(session: Session, job: Job, one: Built, reference: Path | None) -> None:
-    """Sets `one.logits`: the artifact's answers on the evaluation images."""
-    source = job.evaluation
-    if source is None or reference is None:
-        return
-
-    def make(directory: Path, line: Line) -> None:
-        images, rows, done = source.images, [], 0
-        for batch in images.batches(_CHUNK):
-            rows.append(run_tflite(one.file, batch, workers=os.cpu_count() or 1))
-            done += len(batch)
-            line.advance(done, len(images))
-        logits = np.concatenate(rows)
-        np.save(directory / "logits.npy", logits)
-        _save_flipped(directory, compared(logits), images, job)
-
-    labels = reference / "labels.npy"
-
-    def compared(logits: np.ndarray) -> Drift:
-        return drift(np.load(reference / "logits.npy"), logits, np.load(labels) if labels.exists() else None)
-
-    key = {"artifact": one.sha256, "reference": reference.name, "runtime": runtime_version()}
-    one.pictures = session.stage("drift", key, make, one.target.name)
-    one.drift = compared(np.load(one.pictures / "logits.npy"))
-
-
-def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages, job: Job) -> None:
-    """The images whose answer changed: one file each, and all on one sheet."""
-    flips = found.flipped[:_FLIPPED]
-    pictures = {flip.index: images.picture(flip.index) for flip in flips}
-    for index, picture in pictures.items():
-        picture.save(directory / f"{index}.png")
-    arrays = {index: np.asarray(picture) for index, picture in pictures.items()}
-    (directory / "sheet.png").write_bytes(contact_sheet(arrays, flips, job.class_names))
-
-
-def _latency(session: Session, recipe: recipes.Recipe, built: list[Built], baseline: Built) -> None:
-    device = recipe.device
-    if device.profile == "off":
-        return
-    files = {one.target.name: one for one in (baseline, *built)}
-
-    def make(directory: Path, line: Line) -> None:
-        measured = latency(
-            {name: one.file for name, one in files.items()},
-            profile=device.profile,
-            threads=device.threads,
-            progress=line.advance,
-        )
-        (directory / "latency_samples.json").write_text(measured.samples_json())
-        rows = {name: asdict(row) for name, row in measured.files.items()}
-        (directory / "latency.json").write_text(json.dumps({"files": rows, "processes": measured.processes}))
-
-    key = {
-        "files": {name: one.sha256 for name, one in files.items()},
-        "device": repr(device),
-        "runtime": runtime_version(),
-        "machine": machine()["cpu"],
-    }
-    directory = session.stage("latency", key, make, device.profile)
-    content = json.loads((directory / "latency.json").read_text())
-    raw = json.loads((directory / "latency_samples.json").read_text())
-    measured = Latency(
-        files={name: FileLatency(**row) for name, row in content["files"].items()},
-        samples_ns={name: [np.array(r) for r in runs] for name, runs in raw["samples_ns"].items()},
-        profile=raw["profile"],
-        processes=content["processes"],
-        threads=raw["threads"],
-        runtime=raw["runtime"],
-        machine=raw["machine"],
-    )
-    for one in files.values():
-        one.latency = measured
-
-
-def inspect(path: Path) -> None:
-    """Print what a model file, or every model of a build directory, really is."""
-    from edgekit.report.inspect import print_audit
-
-    files = sorted(path.glob("**/model*.tflite")) if path.is_dir() else [path]
-    if not files:
-        raise ArtifactError(f"{path}: no model.tflite in it: a build directory or a .tflite file")
-    for file in files:
-        print_audit(audit(file).as_dict(), str(file), delegation=delegation(file).as_dict())
-
-
-def read_report(directory: Path) -> dict[str, Any]:
-    """report.json of a build directory, validated.
-
-    Raises: ArtifactError when there is none; ReportError when it is not one.
-    """
-    path = directory / "report.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read ({error}): the report.json of a build") from error
-    validate(content)
-    return content
-
-
-def render(directory: Path) -> dict[str, Any]:
-    """Write report.html and report.md again from report.json; returns its content."""
-    report = read_report(directory)
-    evidence.write_pages(report, directory)
-    return report
-
-
-def reproduce(directory: Path, trust: bool = False, display: Display | None = None) -> dict[str, bool]:
-    """Build again from the report's recipe with an empty store.
-
-    Returns: for each target, whether the rebuilt file's sha256 is the report's.
-    """
-    report = read_report(directory)
-    recipe = recipes.from_dict(report["provenance"]["recipe"], str(directory / "report.json"))
-    if recipe.weights == "as given":
-        raise UsageError(f"{directory}: built from a module in Python: only a named model can be built again")
-    recipe = replace(recipe, device=replace(recipe.device, profile="off"))
-    with tempfile.TemporaryDirectory(prefix="edgekit-repro-") as out:
-        again = build(recipe, out=out, trust=trust, use_cache=False, display=display).report
-    return {
-        name: again["artifacts"][name]["sha256"] == artifact["sha256"]
-        for name, artifact in report["artifacts"].items()
-    }

@@ -51,7 +51,16 @@ MAY_IMPORT: dict[str, set[str]] = {
         "edgekit.bundle",
         "edgekit.report",
     },
-    # the three that see everything
+    "edgekit.proofs": {
+        "edgekit.job",
+        "edgekit.session",
+        "edgekit.lower",
+        "edgekit.verify",
+        "edgekit.data",
+        "edgekit.recipe",
+    },
+    "edgekit.finished": {"edgekit"},
+    # those that see everything
     "edgekit.pipeline": {"edgekit"},
     "edgekit.cli": {"edgekit"},
     "edgekit": {"edgekit"},

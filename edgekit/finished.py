@@ -1,0 +1,71 @@
+"""What can be done with a build directory afterwards: inspect it, render its pages again, reproduce it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit import evidence
+from edgekit import recipe as recipes
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.report import validate
+
+if TYPE_CHECKING:
+    from edgekit.session import Display
+
+
+def inspect(path: Path) -> None:
+    """Print what a model file, or every model of a build directory, really is."""
+    from edgekit.report.inspect import print_audit
+    from edgekit.verify.audit import audit
+    from edgekit.verify.delegation import delegation
+
+    files = sorted(path.glob("**/model*.tflite")) if path.is_dir() else [path]
+    if not files:
+        raise ArtifactError(f"{path}: no model.tflite in it: a build directory or a .tflite file")
+    for file in files:
+        print_audit(audit(file).as_dict(), str(file), delegation=delegation(file).as_dict())
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """report.json of a build directory, validated.
+
+    Raises: ArtifactError when there is none; ReportError when it is not one.
+    """
+    path = directory / "report.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}): the report.json of a build") from error
+    validate(content)
+    return content
+
+
+def render(directory: Path) -> dict[str, Any]:
+    """Write report.html and report.md again from report.json; returns its content."""
+    report = read_report(directory)
+    evidence.write_pages(report, directory)
+    return report
+
+
+def reproduce(directory: Path, trust: bool = False, display: Display | None = None) -> dict[str, bool]:
+    """Build again from the report's recipe with an empty store.
+
+    Returns: for each target, whether the rebuilt file's sha256 is the report's.
+    """
+    from edgekit.pipeline import build
+
+    report = read_report(directory)
+    recipe = recipes.from_dict(report["provenance"]["recipe"], str(directory / "report.json"))
+    if recipe.weights == "as given":
+        raise UsageError(f"{directory}: built from a module in Python: only a named model can be built again")
+    recipe = replace(recipe, device=replace(recipe.device, profile="off"))
+    with tempfile.TemporaryDirectory(prefix="edgekit-repro-") as out:
+        again = build(recipe, out=out, trust=trust, use_cache=False, display=display).report
+    return {
+        name: again["artifacts"][name]["sha256"] == artifact["sha256"]
+        for name, artifact in report["artifacts"].items()
+    }
