@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit import __version__
-from edgekit.bundle import write_bundle
+from edgekit.bundle import rejected_name, write_bundle
 from edgekit.data import ImageSet
 from edgekit.data.source import Source
 from edgekit.errors import DataError
@@ -53,7 +53,7 @@ class Facts:
     reference: Path | None
     quantization: dict[str, Any] | None
     built: list[Built]
-    baseline: Built
+    baselines: dict[str, Built]
 
 
 def versions() -> dict[str, str]:
@@ -138,7 +138,7 @@ def _gates(facts: Facts, one: Built) -> list[dict[str, Any]]:
         audit=one.audit,
         delegation=one.delegation,
         latency=one.latency,
-        latency_names=(one.target.name, facts.baseline.target.name),
+        latency_names=(one.target.name, one.target.baseline),
         layers=one.errors,
     )
     return [{**gate.as_dict(), "target": one.target.name} for gate in judge(found, limits)]
@@ -205,10 +205,11 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
     assert one.audit is not None and one.delegation is not None
     name = one.target.name
     content: dict[str, Any] = {
-        "path": f"{name}/{_file_name(name, gates)}",
-        "sha256": one.sha256,
-        "size_bytes": one.file.stat().st_size,
-        "float_size_bytes": facts.baseline.file.stat().st_size,
+        "path": f"{name}/{_file_name(one, gates)}",
+        "sha256": next(iter(one.sha256s.values())),
+        "files": one.sha256s,
+        "size_bytes": one.size_bytes,
+        "float_size_bytes": facts.baselines[one.target.baseline].size_bytes,
         "audit": _without(one.audit.as_dict(), "ops")
         | {
             "partitions": one.delegation.partitions,
@@ -222,7 +223,7 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         content["drift"]["max_drop_points"] = _percent(facts.recipe.verify.max_top1_drop)
         content["flipped"] = _flipped(facts, one)
     if one.latency is not None:
-        base = facts.baseline.target.name
+        base = one.target.baseline
         floats = one.latency.files[base]
         milliseconds = {
             key: [np.round(run / 1e6, 4).tolist() for run in one.latency.samples_ns[file]]
@@ -256,9 +257,10 @@ def _parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _file_name(target: str, gates: list[dict[str, Any]]) -> str:
-    failed = any(gate["target"] == target and not gate["ok"] for gate in gates)
-    return "model.rejected.tflite" if failed else "model.tflite"
+def _file_name(one: Built, gates: list[dict[str, Any]]) -> str:
+    name = next(iter(one.files))
+    failed = any(gate["target"] == one.target.name and not gate["ok"] for gate in gates)
+    return rejected_name(name) if failed else name
 
 
 def _flipped(facts: Facts, one: Built) -> list[dict[str, Any]]:
@@ -326,7 +328,7 @@ def _bundle(facts: Facts, one: Built, report: dict[str, Any], directory: Path) -
             extra[f"flipped/{picture.name}"] = picture.read_bytes()
     write_bundle(
         directory / name,
-        model=one.file.read_bytes(),
+        model={file: path.read_bytes() for file, path in one.files.items()},
         name=facts.job.name,
         target=name,
         inputs=[asdict(tensor) for tensor in one.audit.inputs],

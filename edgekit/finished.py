@@ -54,7 +54,7 @@ def render(directory: Path) -> dict[str, Any]:
 def reproduce(directory: Path, trust: bool = False, display: Display | None = None) -> dict[str, bool]:
     """Build again from the report's recipe with an empty store.
 
-    Returns: for each target, whether the rebuilt file's sha256 is the report's.
+    Returns: for each target, whether the sha256 of every rebuilt file is the report's.
     """
     from edgekit.pipeline import build
 
@@ -66,6 +66,6 @@ def reproduce(directory: Path, trust: bool = False, display: Display | None = No
     with tempfile.TemporaryDirectory(prefix="edgekit-repro-") as out:
         again = build(recipe, out=out, trust=trust, use_cache=False, display=display).report
     return {
-        name: again["artifacts"][name]["sha256"] == artifact["sha256"]
+        name: again["artifacts"][name]["files"] == artifact["files"]
         for name, artifact in report["artifacts"].items()
     }

@@ -45,17 +45,20 @@ class Job:
 
 @dataclass
 class Built:
-    """One model file and the evidence about it; None where it was not looked at.
+    """One model and the evidence about it; None where it was not looked at.
 
+    files: relative name -> path, the one to load first. sha256s: the same names -> content hash.
+    tensors: graph value -> name of the tensor that holds it.
     modules: tensor name -> module path. nodes: for each operator of the file, the index of its node in
     `prepared`, -1 for none. io: the dtype asked for the file's inputs and outputs, None for the target's own.
     pictures: a folder with flipped images, INDEX.png and sheet.png.
     """
 
     target: Target
-    file: Path
-    sha256: str
+    files: dict[str, Path]
+    sha256s: dict[str, str]
     prepared: Graph
+    tensors: dict[str, str]
     modules: dict[str, str]
     nodes: list[int]
     io: str | None
@@ -66,6 +69,15 @@ class Built:
     drift: Drift | None = None
     latency: Latency | None = None
     pictures: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """What a runtime is given to load."""
+        return next(iter(self.files.values()))
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.files.values())
 
 
 @dataclass(frozen=True)

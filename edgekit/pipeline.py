@@ -22,7 +22,9 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,14 +37,12 @@ from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
 from edgekit.ir import Graph, load, run
 from edgekit.job import Built, Job, Run
-from edgekit.lower import tflite
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.session import Display, Line, Session
 from edgekit.store import Store, sha256_file
 from edgekit.targets import Target, get_target
 from edgekit.verify.audit import module_names
 
-FLOAT_TARGET = "tflite-float32"
 _BATCH = 32
 
 
@@ -163,21 +163,20 @@ def _build(
     if any(target.quantized for target in targets):
         annotated, quantization = _quantized(session, recipe, job, graph)
     built = [_lowered(session, recipe, graph, annotated, target) for target in targets]
-    floats = [one for one in built if one.target.name == FLOAT_TARGET]
-    baseline = floats[0] if floats else _lowered(session, recipe, graph, None, get_target(FLOAT_TARGET))
+    baselines = _baselines(session, recipe, graph, built)
     for one in built:
         proofs.audited(session, one)
         proofs.compared_in_steps(session, job, one)
         proofs.compared_in_answers(session, job, one, reference)
-    proofs.timed(session, recipe.device, built, baseline)
+    proofs.timed(session, recipe.device, built, baselines)
     with session.step("report"):
-        facts = evidence.Facts(recipe, job, graph, rewrites, reference, quantization, built, baseline)
+        facts = evidence.Facts(recipe, job, graph, rewrites, reference, quantization, built, baselines)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
 
 
 def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
     """Say what cannot be lowered before minutes are spent on quantizing."""
-    lines = [f"{t.name}: {line}" for t in targets for line in tflite.unsupported(graph, t)]
+    lines = [f"{t.name}: {line}" for t in targets for line in _lowering(t).unsupported(graph, t)]
     if lines:
         raise UnsupportedError("; ".join(dict.fromkeys(lines)))
 
@@ -260,20 +259,46 @@ def _lowered(
     source = annotated if target.quantized else graph
     assert source is not None
     io = _io(recipe, target)
-    prepared = tflite.prepare(source, target)
+    lowering = _lowering(target)
+    prepared = lowering.prepare(source, target)
 
     def make(directory: Path, _line: Line) -> None:
-        lowered = tflite.lower(prepared, target, io_dtype=io)
-        (directory / "model.tflite").write_bytes(lowered.data)
+        lowered = lowering.lower(prepared, target, io_dtype=io)
+        for name, data in lowered.files.items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
         ops = lowered.operators
-        content = {"modules": module_names(ops), "nodes": [op.node_index for op in ops]}
+        content = {
+            "files": list(lowered.files),
+            "tensors": lowered.tensors,
+            "modules": module_names(ops),
+            "nodes": [op.node_index for op in ops],
+        }
         (directory / "lowered.json").write_text(json.dumps(content))
 
     key = {"graph": source.hash(), "target": repr(target), "io": io}
     directory = session.stage("lower", key, make, target.name)
-    content = json.loads((directory / "lowered.json").read_text())
-    file = directory / "model.tflite"
-    return Built(target, file, sha256_file(file), prepared, content["modules"], content["nodes"], io)
+    about = json.loads((directory / "lowered.json").read_text())
+    files = {name: directory / name for name in about["files"]}
+    hashes = {name: sha256_file(path) for name, path in files.items()}
+    return Built(target, files, hashes, prepared, about["tensors"], about["modules"], about["nodes"], io)
+
+
+def _lowering(target: Target) -> ModuleType:
+    """The package of the target's format; each has unsupported, prepare and lower."""
+    return import_module(f"edgekit.lower.{target.format}")
+
+
+def _baselines(
+    session: Session, recipe: recipes.Recipe, graph: Graph, built: list[Built]
+) -> dict[str, Built]:
+    """The float models that `built` are held against, by target: those asked for, the rest made here."""
+    asked = {one.target.name: one for one in built}
+    names = dict.fromkeys(one.target.baseline for one in built)
+    return {
+        name: asked.get(name) or _lowered(session, recipe, graph, None, get_target(name)) for name in names
+    }
 
 
 def _io(recipe: recipes.Recipe, target: Target) -> str | None:

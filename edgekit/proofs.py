@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from edgekit.data.arrays import ArrayImages
     from edgekit.recipe import Device
 
+_HOST_RUNTIMES = ("litert", "onnxruntime", "openvino")  # TensorRT's time is a Jetson's business
 _PROBED = 4  # images on which every operator is compared
 _FLIPPED = 48  # pictures kept of images whose answer changed
 _CHUNK = 256  # evaluation images whose float32 pixels are in memory at a time
@@ -69,7 +70,7 @@ def compared_in_steps(session: Session, job: Job, one: Built) -> None:
         (directory / "fidelity.json").write_text(json.dumps(content))
 
     key = {
-        "artifact": one.sha256,
+        "artifact": one.sha256s,
         "graph": one.prepared.hash(),
         "images": job.calibration.identity,
         "runtime": runtime_version(),
@@ -105,7 +106,7 @@ def compared_in_answers(session: Session, job: Job, one: Built, reference: Path 
     def compared(logits: np.ndarray) -> Drift:
         return drift(np.load(reference / "logits.npy"), logits, np.load(labels) if labels.exists() else None)
 
-    key = {"artifact": one.sha256, "reference": reference.name, "runtime": runtime_version()}
+    key = {"artifact": one.sha256s, "reference": reference.name, "runtime": runtime_version()}
     one.pictures = session.stage("drift", key, make, one.target.name)
     one.drift = compared(np.load(one.pictures / "logits.npy"))
 
@@ -120,10 +121,13 @@ def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages,
     (directory / "sheet.png").write_bytes(contact_sheet(arrays, flips, job.class_names))
 
 
-def timed(session: Session, device: Device, built: list[Built], baseline: Built) -> None:
-    if device.profile == "off":
+def timed(session: Session, device: Device, built: list[Built], baselines: dict[str, Built]) -> None:
+    """Every artifact this machine has a runtime for, in turns with the float models it is held against."""
+    timed_here = [one for one in built if one.target.runtime in _HOST_RUNTIMES]
+    if device.profile == "off" or not timed_here:
         return
-    files = {one.target.name: one for one in (baseline, *built)}
+    names = [*dict.fromkeys(one.target.baseline for one in timed_here)]
+    files = {name: baselines[name] for name in names} | {one.target.name: one for one in timed_here}
 
     def make(directory: Path, line: Line) -> None:
         measured = latency(
@@ -137,7 +141,7 @@ def timed(session: Session, device: Device, built: list[Built], baseline: Built)
         (directory / "latency.json").write_text(json.dumps({"files": rows, "processes": measured.processes}))
 
     key = {
-        "files": {name: one.sha256 for name, one in files.items()},
+        "files": {name: one.sha256s for name, one in files.items()},
         "device": repr(device),
         "runtime": runtime_version(),
         "machine": machine()["cpu"],

@@ -1,6 +1,6 @@
 """The directory that ships: a model file and everything an app needs to use it right.
 
-    model.tflite     model.rejected.tflite when a gate failed
+    model.tflite     or model.onnx, or model.xml with model.bin; model.rejected.* when a gate failed
     manifest.json    sha256 of every file, signature, tensors with scale and zero point, preprocessing in
                      words and numbers, calibration set, weights, recipe, edgekit version
     labels.txt       one class name a line, line i is output i
@@ -14,6 +14,6 @@ name that comes from a model, a class list or an archive becomes a path unchecke
 from edgekit.bundle.archive import pack, unpack
 from edgekit.bundle.check import BundleCheck, check_bundle
 from edgekit.bundle.names import safe_name
-from edgekit.bundle.write import write_bundle
+from edgekit.bundle.write import rejected_name, write_bundle
 
-__all__ = ["BundleCheck", "check_bundle", "pack", "safe_name", "unpack", "write_bundle"]
+__all__ = ["BundleCheck", "check_bundle", "pack", "rejected_name", "safe_name", "unpack", "write_bundle"]

@@ -36,7 +36,7 @@ _ATTEMPTS = 5
 def write_bundle(
     directory: str | os.PathLike[str],
     *,
-    model: bytes,
+    model: Mapping[str, bytes],
     name: str,
     target: str,
     inputs: Sequence[Mapping[str, Any]],
@@ -58,7 +58,8 @@ def write_bundle(
 
     Args:
         directory: made, or replaced when it holds an earlier bundle or nothing.
-        model: the model file; it becomes model.tflite, or model.rejected.tflite.
+        model: the model's files by relative name, the one to load first, the rest beside it (weights); a
+            rejected one says so in its names.
         inputs, outputs: name, shape, dtype and, for integers, scale and zero_point, in the model's order.
         preprocessing: resolution, resize, interpolation, mean, std.
         labels: class names; line i of labels.txt is output i.
@@ -72,8 +73,9 @@ def write_bundle(
     """
     takes, gives = [_tensor(t) for t in inputs], [_tensor(t) for t in outputs]
     settings = dict(preprocessing) if preprocessing is not None else None
-    file = "model.rejected.tflite" if rejected else "model.tflite"
-    files: dict[str, bytes] = {file: model}
+    named = {rejected_name(path) if rejected else path: data for path, data in model.items()}
+    file = next(iter(named))
+    files: dict[str, bytes] = dict(named)
     if labels is not None:
         files["labels.txt"] = "".join(f"{one_line(label)}\n" for label in labels).encode()
     vectors = [_vector(i, vector, takes, gives, files) for i, vector in enumerate(golden)]
@@ -89,8 +91,8 @@ def write_bundle(
         "target": target,
         "verdict": "rejected" if rejected else "passed",
         "file": file,
-        "sha256": hashlib.sha256(model).hexdigest(),
-        "size_bytes": len(model),
+        "sha256": hashlib.sha256(named[file]).hexdigest(),
+        "size_bytes": sum(map(len, named.values())),
         "signature": signature,
         "inputs": takes,
         "outputs": gives,
@@ -114,6 +116,13 @@ def write_bundle(
         files[path] = data if isinstance(data, bytes) else data.encode()
     _place(Path(directory), files)
     return manifest
+
+
+def rejected_name(path: str) -> str:
+    """The name of a model file that a gate rejected: model.xml -> model.rejected.xml."""
+    first, slash, rest = path.partition("/")
+    stem, dot, suffix = first.rpartition(".")
+    return (f"{stem}.rejected.{suffix}" if dot else f"{first}.rejected") + slash + rest
 
 
 def top5(

@@ -17,6 +17,8 @@ class Target:
     activation_form: "table" takes the forms a CPU delegate folds into one lookup (a float operator between
         DEQUANTIZE and QUANTIZE); "integer" is for accelerators that know integer operators only.
     io_dtypes: what the file's inputs and outputs may be; the first is the default.
+    runtime: what runs the file: "litert", "onnxruntime", "openvino", "tensorrt" or "tensorflow".
+    baseline: the float target whose latency this one's is held against.
     channel_multiple: channel counts the kernels prefer; a hint for the pruner.
     """
 
@@ -26,6 +28,8 @@ class Target:
     weights: str
     activation_form: str
     io_dtypes: tuple[str, ...]
+    runtime: str = "litert"
+    baseline: str = "tflite-float32"
     channel_multiple: int = 8
     doc: str = ""
 

@@ -43,7 +43,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         inputs = [quantized(picture)]
         golden.append({"image": picture, "inputs": inputs, "outputs": model_of(Path(), inputs)})
     return {
-        "model": b"\x1c\x00\x00\x00TFL3 not really",
+        "model": {"model.tflite": b"\x1c\x00\x00\x00TFL3 not really"},
         "name": "tiny",
         "target": "tflite-int8",
         "inputs": [
@@ -115,11 +115,23 @@ def test_rejected_says_so_in_its_name(tmp_path: Path) -> None:
     assert not (tmp_path / "b/model.rejected.tflite").exists()
 
 
+def test_a_model_of_several_files_keeps_them_together(tmp_path: Path) -> None:
+    model = {"model.xml": b"<net/>", "model.bin": b"weights"}
+    manifest = write_bundle(tmp_path / "b", **settings(model=model, rejected=True))
+    assert manifest["file"] == "model.rejected.xml" and manifest["size_bytes"] == 13
+    assert (tmp_path / "b/model.rejected.bin").read_bytes() == b"weights"
+    assert check_bundle(tmp_path / "b").ok
+    (tmp_path / "b/model.rejected.bin").write_bytes(b"other")
+    assert not check_bundle(tmp_path / "b").ok
+    folder = {"saved_model/saved_model.pb": b"graph"}
+    assert write_bundle(tmp_path / "b", **settings(model=folder))["file"] == "saved_model/saved_model.pb"
+
+
 def test_sparse_bundle(tmp_path: Path) -> None:
     tensor = {"name": "x", "shape": [1, 4], "dtype": "float32"}
     write_bundle(
         tmp_path / "b",
-        model=b"m",
+        model={"model.tflite": b"m"},
         name="m",
         target="tflite-float32",
         inputs=[tensor],
@@ -228,7 +240,7 @@ def test_two_builds_at_once(tmp_path: Path) -> None:
     def build(name: str) -> None:
         try:
             for _ in range(8):
-                write_bundle(tmp_path / "b", **settings(name=name, model=name.encode()))
+                write_bundle(tmp_path / "b", **settings(name=name, model={"model.tflite": name.encode()}))
         except StoreError:
             pass  # the loser of a race may give up; what stands is whole all the same
         except BaseException as error:

@@ -29,7 +29,7 @@ def compare(name: str, content: str) -> None:
 
 def manifest(directory: Path, **changes: Any) -> dict[str, Any]:
     settings: dict[str, Any] = {
-        "model": b"TFL3",
+        "model": {"model.tflite": b"TFL3"},
         "name": "mobilenet_v3_large",
         "target": "tflite-int8",
         "inputs": [

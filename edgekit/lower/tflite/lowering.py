@@ -53,6 +53,11 @@ class Lowered:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What to write, by relative name, the file to load first."""
+        return {"model.tflite": self.data}
+
 
 def supported(target: Target) -> frozenset[str]:
     """The graph ops this format can express; what a single node asks for may still be refused."""
