@@ -66,7 +66,13 @@ def build(
     calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,
     evaluation: Annotated[int | None, typer.Option(help="Evaluation images; default 2000.")] = None,
     profile: Annotated[str | None, typer.Option(help="Quantization: fast or thorough (default).")] = None,
+    quantizer: Annotated[
+        str | None, typer.Option(help="edgekit (default), or nncf for openvino-int8, to compare with.")
+    ] = None,
     io: Annotated[str | None, typer.Option(help="Input and output dtype: int8, uint8 or float32.")] = None,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Leave the batch open in ONNX and OpenVINO files.")
+    ] = False,
     latency: Annotated[
         str | None, typer.Option(help="quick (default), publish (5 processes, 1000 samples) or off.")
     ] = None,
@@ -96,8 +102,8 @@ def build(
         "resolution": resolution,
         "seed": seed,
         "data": {"source": data, "calibration": calibration, "evaluation": evaluation},
-        "quantize": {"profile": profile},
-        "target": {"names": target or None, "io": io},
+        "quantize": {"profile": profile, "quantizer": quantizer},
+        "target": {"names": target or None, "io": io, "dynamic_batch": dynamic_batch or None},
         "verify": {
             "max_top1_drop": max_drop,
             "max_partitions": 1 if no_fallback else None,

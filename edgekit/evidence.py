@@ -51,7 +51,6 @@ class Facts:
     graph: Graph
     rewrites: list[PassRecord]
     reference: Path | None
-    quantization: dict[str, Any] | None
     built: list[Built]
     baselines: dict[str, Built]
 
@@ -192,9 +191,8 @@ def _data(facts: Facts) -> dict[str, Any]:
         about["name"] = facts.job.calibration.spec
     else:
         about["name"] = "given arrays"
-    if facts.quantization is not None:
-        about["n_calibration"] = facts.quantization["calibration"]["n"]
-        about["calibration_sha256"] = facts.quantization["calibration"]["sha256"]
+    if calibrated := [one.quantization["calibration"] for one in facts.built if one.quantization]:
+        about["n_calibration"], about["calibration_sha256"] = calibrated[0]["n"], calibrated[0]["sha256"]
     if facts.reference is not None:
         judged = json.loads((facts.reference / "images.json").read_text())
         about["n_evaluation"], about["sha256"] = judged["n"], judged["sha256"]
@@ -236,9 +234,9 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
             "samples": milliseconds,
             "samples_file": f"{name}/latency_samples.json",
         }
-    if one.target.quantized and facts.quantization is not None:
-        content["quantize"] = _without(facts.quantization, "calibration", "parts")
-        content["quantize"]["parts"] = _parts(facts.quantization["parts"])
+    if one.quantization is not None:
+        content["quantize"] = _without(one.quantization, "calibration", "parts")
+        content["quantize"]["parts"] = _parts(one.quantization["parts"])
     return content
 
 
@@ -337,7 +335,7 @@ def _bundle(facts: Facts, one: Built, report: dict[str, Any], directory: Path) -
         preprocessing=facts.job.preprocessing,
         labels=facts.job.class_names,
         golden=_golden(facts, one),
-        calibration=(facts.quantization or {}).get("calibration") if one.target.quantized else None,
+        calibration=(one.quantization or {}).get("calibration"),
         weights=report["provenance"]["weights"],
         recipe=facts.recipe.to_dict(),
         graph_hash=report["provenance"]["graph_hash"],

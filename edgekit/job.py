@@ -43,6 +43,14 @@ class Job:
         return re.sub(r"[^A-Za-z0-9._-]+", "_", self.name).strip("._") or "model"
 
 
+@dataclass(frozen=True)
+class Quantized:
+    """An annotated graph, and what each part of the quantization gained."""
+
+    graph: Graph
+    report: dict[str, Any]
+
+
 @dataclass
 class Built:
     """One model and the evidence about it; None where it was not looked at.
@@ -51,6 +59,7 @@ class Built:
     tensors: graph value -> name of the tensor that holds it.
     modules: tensor name -> module path. nodes: for each operator of the file, the index of its node in
     `prepared`, -1 for none. io: the dtype asked for the file's inputs and outputs, None for the target's own.
+    quantization: what each part of it gained, None for a float model.
     pictures: a folder with flipped images, INDEX.png and sheet.png.
     """
 
@@ -62,6 +71,7 @@ class Built:
     modules: dict[str, str]
     nodes: list[int]
     io: str | None
+    quantization: dict[str, Any] | None
     audit: Audit | None = None
     delegation: Delegation | None = None
     fidelity: Fidelity | FloatFidelity | None = None

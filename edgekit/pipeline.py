@@ -36,7 +36,7 @@ from edgekit.data.arrays import array_images
 from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
 from edgekit.ir import Graph, load, run
-from edgekit.job import Built, Job, Run
+from edgekit.job import Built, Job, Quantized, Run
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.session import Display, Line, Session
 from edgekit.store import Store, sha256_file
@@ -159,10 +159,9 @@ def _build(
         rewrites = passes.optimize(graph)
     _refuse_unsupported(graph, targets)
     reference = _reference(session, job, graph)
-    annotated = quantization = None
-    if any(target.quantized for target in targets):
-        annotated, quantization = _quantized(session, recipe, job, graph)
-    built = [_lowered(session, recipe, graph, annotated, target) for target in targets]
+    kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
+    quantized = {kind: _quantized(session, recipe, job, graph, kind) for kind in kinds}
+    built = [_lowered(session, recipe, graph, quantized.get(t.activations), t) for t in targets]
     baselines = _baselines(session, recipe, graph, built)
     for one in built:
         proofs.audited(session, one)
@@ -170,7 +169,7 @@ def _build(
         proofs.compared_in_answers(session, job, one, reference)
     proofs.timed(session, recipe.device, built, baselines)
     with session.step("report"):
-        facts = evidence.Facts(recipe, job, graph, rewrites, reference, quantization, built, baselines)
+        facts = evidence.Facts(recipe, job, graph, rewrites, reference, built, baselines)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
 
 
@@ -220,18 +219,18 @@ def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
 
 
 def _quantized(
-    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph
-) -> tuple[Graph, dict[str, Any]]:
+    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, activations: str
+) -> Quantized:
     asked = recipe.quantize
     settings = QuantizeSettings(
         profile=asked.profile,
+        activations=activations,
         calibration=recipe.data.calibration,
         ranges=asked.ranges,
         equalize=asked.equalize,
         weight_mse=asked.weight_mse,
         gptq=asked.gptq,
         bias_correction=asked.bias_correction,
-        seed=recipe.seed,
     )
 
     def make(directory: Path, _line: Line) -> None:
@@ -249,15 +248,15 @@ def _quantized(
         "threads": torch.get_num_threads(),  # the order of float sums
         "versions": evidence.versions(),
     }
-    directory = session.stage("quantize", key, make)
-    return load(directory / "graph.safetensors"), json.loads((directory / "quantize.json").read_text())
+    directory = session.stage("quantize", key, make, "" if activations == "int8" else activations)
+    about = json.loads((directory / "quantize.json").read_text())
+    return Quantized(load(directory / "graph.safetensors"), about)
 
 
 def _lowered(
-    session: Session, recipe: recipes.Recipe, graph: Graph, annotated: Graph | None, target: Target
+    session: Session, recipe: recipes.Recipe, graph: Graph, quantized: Quantized | None, target: Target
 ) -> Built:
-    source = annotated if target.quantized else graph
-    assert source is not None
+    source = quantized.graph if quantized is not None else graph
     io = _io(recipe, target)
     lowering = _lowering(target)
     prepared = lowering.prepare(source, target)
@@ -282,7 +281,8 @@ def _lowered(
     about = json.loads((directory / "lowered.json").read_text())
     files = {name: directory / name for name in about["files"]}
     hashes = {name: sha256_file(path) for name, path in files.items()}
-    return Built(target, files, hashes, prepared, about["tensors"], about["modules"], about["nodes"], io)
+    found = (about["tensors"], about["modules"], about["nodes"])
+    return Built(target, files, hashes, prepared, *found, io, quantized.report if quantized else None)
 
 
 def _lowering(target: Target) -> ModuleType:

@@ -31,9 +31,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Quantize:
-    """Post-training quantization; see edgekit.quantize.QuantizeSettings for what each part does."""
+    """Post-training quantization; see edgekit.quantize.QuantizeSettings for what each part does.
+
+    quantizer: "nncf" lets NNCF decide OpenVINO's integers from the same calibration images, to compare with.
+    """
 
     mode: Literal["ptq"] = "ptq"
+    quantizer: Literal["edgekit", "nncf"] = "edgekit"
     profile: Literal["fast", "thorough"] = "thorough"
     ranges: Literal["auto", "minmax", "trim", "mse"] | None = None
     equalize: bool | None = None
@@ -44,10 +48,14 @@ class Quantize:
 
 @dataclass(frozen=True)
 class Target:
-    """names: artifacts to build; io: dtype of the model's input and output, None for the target's own."""
+    """names: artifacts to build; io: dtype of the model's input and output, None for the target's own.
+
+    dynamic_batch: leave the batch open in formats that can (ONNX, OpenVINO); TFLite files stay at 1.
+    """
 
     names: tuple[str, ...] = ("tflite-int8",)
     io: Literal["int8", "uint8", "float32"] | None = None
+    dynamic_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Verify:
     max_lsb: largest difference between the integer simulation and the runtime, in output steps.
     max_top1_drop: accuracy the artifact may lose against the float reference, as a fraction.
     min_agreement: share of evaluation images on which float and artifact answer alike.
+    min_pairwise_agreement: the same between every two int8 artifacts of one build.
     max_partitions, max_undelegated, max_transposes: counts, read from the runtime and the file.
     min_int8_share: share of operators that compute in int8, read from the file.
     max_size_bytes: of the model file. max_latency_ratio: p50 of the artifact over p50 of the float file.
@@ -65,6 +74,7 @@ class Verify:
     max_lsb: int | None = 1
     max_top1_drop: float | None = 0.015
     min_agreement: float | None = None
+    min_pairwise_agreement: float | None = 0.99
     max_partitions: int | None = None
     max_undelegated: int | None = None
     max_transposes: int | None = None

@@ -39,6 +39,14 @@ def test_never_worse_than_minmax(profile, seed):
     assert _sqnr(graph, quantize(graph, images, QuantizeSettings(profile)), unseen) > plain - 0.3
 
 
+def test_sixteen_bits_are_fitted_as_sixteen_bits():
+    graph, images, unseen = inverted_residual_net(), smooth_images(64, 0), smooth_images(32, 1)
+    wide = quantize(graph, images, QuantizeSettings(activations="int16"))
+    quants = [v.quant for v in wide.graph.values() if v.quant is not None and not v.is_constant]
+    assert {quant.dtype for quant in quants} == {"int16"} and {quant.zero_point for quant in quants} == {(0,)}
+    assert _sqnr(graph, wide, unseen) > _sqnr(graph, quantize(graph, images), unseen) + 6
+
+
 def test_the_same_inputs_give_identical_parameters():
     graph, images = inverted_residual_net(), smooth_images(32, 0)
     settings = QuantizeSettings("thorough")
