@@ -61,7 +61,7 @@ def compare(
 ) -> dict[str, Any]:
     """A file's answers beside the reference logits; see edgekit.verify.drift."""
     workers = os.cpu_count() or 1
-    logits = np.concatenate([runtime.run_tflite(path, batch, workers=workers) for batch in batches()])
+    logits = np.concatenate([runtime.run_model(path, batch, workers=workers) for batch in batches()])
     row = drift.drift(reference, logits, labels).as_dict()
     row["flipped"] = len(row["flipped"])
     return row

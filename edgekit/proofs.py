@@ -31,7 +31,7 @@ from edgekit.verify.fidelity import (
 )
 from edgekit.verify.latency import FileLatency, Latency, latency, machine
 from edgekit.verify.layers import LayerError, layer_errors
-from edgekit.verify.runtime import run_tflite, runtime_version
+from edgekit.verify.runtime import run_model, runtime_version
 
 if TYPE_CHECKING:
     from edgekit.data import ImageSet
@@ -94,7 +94,7 @@ def compared_in_answers(session: Session, job: Job, one: Built, reference: Path 
     def make(directory: Path, line: Line) -> None:
         images, rows, done = source.images, [], 0
         for batch in images.batches(_CHUNK):
-            rows.append(run_tflite(one.file, batch, workers=os.cpu_count() or 1))
+            rows.append(run_model(one.file, batch, workers=os.cpu_count() or 1))
             done += len(batch)
             line.advance(done, len(images))
         logits = np.concatenate(rows)

@@ -19,7 +19,8 @@ from edgekit.errors import ArtifactError
 from edgekit.ir import Graph, Value, run
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import compute, is_exact, quantize_reals
-from edgekit.verify.runtime import Source, infer, open_interpreter, run_tflite
+from edgekit.verify.litert import infer, open_interpreter
+from edgekit.verify.runtime import Source, run_model
 
 Tensor = torch.Tensor
 
@@ -204,7 +205,7 @@ def float_fidelity(graph: Graph, source: Source, images: np.ndarray) -> FloatFid
     images = np.asarray(images, np.float32)
     with torch.inference_mode():
         wanted = run(graph, [torch.from_numpy(images)])[0].reshape(len(images), -1).numpy()
-    found = run_tflite(source, images)
+    found = run_model(source, images)
     if found.shape != wanted.shape:
         raise ArtifactError(f"fidelity: the file gives outputs {found.shape}: the graph gives {wanted.shape}")
     peak = float(np.abs(wanted).max())

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.lower.tflite.reader import read_bytes
-from edgekit.verify.runtime import Source, open_interpreter
+from edgekit.verify.litert import open_interpreter
+from edgekit.verify.sources import Source, open_source
 
 _SEED = 0
 _RESAMPLES = 2000
@@ -142,7 +142,7 @@ def latency(
     with tempfile.TemporaryDirectory(prefix="edgekit-latency-") as folder:
         paths, expected = {}, {}
         for i, (name, source) in enumerate(files.items()):
-            data, _ = read_bytes(source)
+            data = open_source(source).data
             expected[name] = _partitions(data, threads)
             paths[name] = str(Path(folder, f"{i}.tflite"))
             Path(paths[name]).write_bytes(data)

@@ -1,127 +1,35 @@
-"""LiteRT on this machine: open a file safely, run images through it, read its tensors.
+"""One face over the runtimes of this machine, chosen by the kind of file.
 
-The only place where a proof touches the host runtime in-process. A file is parsed by our own checked reader
-before native code sees it, so a damaged file is an ArtifactError and not a dead interpreter.
+    .tflite      LiteRT with XNNPACK     verify/litert.py
+    .onnx        ONNX Runtime, CPU       verify/onnx_runtime.py
+    .xml + .bin  OpenVINO, CPU           verify/openvino_runtime.py
+
+Enters: a model file (path, bytes or a lowering's files) and float images. Leaves: arrays. A damaged file is
+an ArtifactError, a runtime that is not installed a UsageError with the line that installs it. Runtimes are
+imported when a file asks for them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import tempfile
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from edgekit.errors import ArtifactError
-from edgekit.lower.tflite.reader import read_bytes, read_model
+from edgekit.verify.sources import ModelFile, Source, kind_of, open_source
 
-Source = str | os.PathLike[str] | bytes
-_INTEGERS = {np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.int32)}
-_STDERR = threading.Lock()
-
-
-@contextlib.contextmanager
-def _without_runtime_chatter() -> Iterator[None]:
-    """Swallow the runtime's native 'INFO:' lines on file descriptor 2; everything else is passed on."""
-    with _STDERR, tempfile.TemporaryFile() as sink:
-        sys.stderr.flush()
-        saved = os.dup(2)
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            sink.seek(0)
-            rest = [line for line in sink.read().splitlines(keepends=True) if not line.startswith(b"INFO: ")]
-            os.write(saved, b"".join(rest))
-            os.close(saved)
+_MODULES = {
+    "tflite": "edgekit.verify.litert",
+    "onnx": "edgekit.verify.onnx_runtime",
+    "openvino": "edgekit.verify.openvino_runtime",
+}
 
 
-def open_interpreter(source: Source, *, threads: int = 1, delegate: bool = True, **options: Any) -> Any:
-    """A LiteRT interpreter with its tensors allocated.
-
-    Args:
-        source: path or bytes of a .tflite file; parsed and checked first.
-        delegate: False runs LiteRT's own kernels instead of XNNPACK.
-        options: LiteRT's experimental_* switches, as they are.
-    Raises: ArtifactError when the file is damaged or the runtime refuses it.
-    """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    data, where = read_bytes(source)
-    read_model(data if where.startswith("the ") else where)
-    resolver = OpResolverType.AUTO if delegate else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    try:
-        with _without_runtime_chatter(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            interpreter = Interpreter(
-                model_content=data,
-                num_threads=threads,
-                experimental_op_resolver_type=resolver,
-                **options,
-            )
-            interpreter.allocate_tensors()
-            interpreter.get_input_details()  # raises on names it cannot decode
-            interpreter.get_output_details()
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{where}: LiteRT refuses it ({reason}): a file this runtime can run") from error
-    return interpreter
-
-
-def quantize_to(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Float32 values in the tensor's own type: its scale and zero point, round half to even, saturating."""
-    kind = np.dtype(detail["dtype"])
-    if kind not in _INTEGERS:
-        return values.astype(kind)
-    scale, zero_point = detail["quantization"]
-    if not scale:
-        raise ArtifactError(f"tensor {detail['name']!r}: {kind} without a scale: one scale is needed")
-    limits = np.iinfo(kind)
-    integers = np.rint(values * np.float32(1.0 / np.float32(scale))) + zero_point
-    return np.clip(integers, limits.min, limits.max).astype(kind)
-
-
-def dequantize_from(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """The real values a tensor's integers stand for, float32."""
-    scale, zero_point = detail["quantization"]
-    if values.dtype not in _INTEGERS or not scale:
-        return values.astype(np.float32)
-    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
-
-
-def to_layout(item: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """One input without its batch dimension as the file takes it: an image (C, H, W) as (1, H, W, C)."""
-    wanted = tuple(int(size) for size in shape)
-    if item.ndim == 3 and wanted == (1, *item.shape[1:], item.shape[0]):
-        return np.ascontiguousarray(item.transpose(1, 2, 0)[None])
-    if wanted == (1, *item.shape):
-        return item[None]
-    raise ArtifactError(f"input: an image of shape {item.shape} was given: the file takes {wanted}")
-
-
-def infer(interpreter: Any, image: np.ndarray) -> None:
-    """Run one float input (C, H, W), quantized and laid out as the file wants, through an interpreter."""
-    details = interpreter.get_input_details()
-    if len(details) != 1:
-        raise ArtifactError(f"the file takes {len(details)} inputs: one image input is needed")
-    taken = details[0]
-    interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
-    try:
-        interpreter.invoke()
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"LiteRT cannot run the file ({reason}): a complete model is needed") from error
-
-
-def run_tflite(
-    source: Source,
+def run_model(
+    source: Source | ModelFile,
     images: np.ndarray,
     *,
     threads: int = 1,
@@ -132,22 +40,20 @@ def run_tflite(
 
     Args:
         images: float32 (N, C, H, W), preprocessed as the float model takes them.
-        threads: of each interpreter. workers: interpreters that run side by side, each on its share.
+        threads: of each session. workers: sessions that run side by side, each on its share.
         progress: called with the number of images done since the last call, from the workers' threads.
     Returns: float32 (N, K), dequantized by the file's own output scale; the file's first output.
     """
-    data, _ = read_bytes(source)
+    file = open_source(source)
     images = np.asarray(images, np.float32)
     if images.ndim != 4:
         raise ArtifactError(f"images of shape {images.shape} were given: (N, C, H, W) is needed")
 
     def share(part: np.ndarray) -> list[np.ndarray]:
-        interpreter = open_interpreter(data, threads=threads)
-        given = interpreter.get_output_details()[0]
+        runner = _module(file.kind).Runner(file, threads)
         rows = []
         for image in part:
-            infer(interpreter, image)
-            rows.append(dequantize_from(interpreter.get_tensor(given["index"]), given).reshape(-1))
+            rows.append(runner.real(image)[0].reshape(-1))
             if progress:
                 progress(1)
         return rows
@@ -160,21 +66,53 @@ def run_tflite(
     return np.stack(rows) if rows else np.zeros((0, 0), np.float32)
 
 
-def run_vector(source: Source, image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def run_vector(source: Source | ModelFile, image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """One image through the file: the input tensors as the model takes them, the outputs as it gives them.
 
     Args:
         image: float32 (C, H, W), preprocessed as the float model takes it.
     """
-    interpreter = open_interpreter(source)
-    taken = interpreter.get_input_details()[0]
-    x = quantize_to(to_layout(image, taken["shape"]), taken)
-    interpreter.set_tensor(taken["index"], x)
-    interpreter.invoke()
-    return [x], [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
+    file = open_source(source)
+    return _module(file.kind).Runner(file).raw(image)
 
 
-def runtime_version() -> str:
-    from importlib.metadata import version
+def read_values(
+    source: Source | ModelFile, names: Sequence[str], images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Inner tensors of a file, by the names they have in it.
 
-    return f"ai-edge-litert {version('ai-edge-litert')}"
+    Args:
+        names: tensors that some operator of the file writes (`Lowered.tensors` has them per graph value).
+        images: float32 (N, C, H, W).
+    Returns: name -> float32 (N, *the tensor's shape in the file), dequantized. The tensors become further
+        outputs of a copy of the file.
+    """
+    file = open_source(source)
+    return _module(file.kind).read_values(file, list(names), np.asarray(images, np.float32))
+
+
+def runtime_version(kind: str = "tflite") -> str:
+    """Name and version of the runtime for a kind of file."""
+    return _module(kind).version()
+
+
+def settings(kind: str, threads: int = 1) -> dict[str, Any]:
+    """What a runtime is told besides the file, as it stands in a report."""
+    return _module(kind).settings(threads)
+
+
+def _module(kind: str) -> Any:
+    return import_module(_MODULES[kind])
+
+
+__all__ = [
+    "ModelFile",
+    "Source",
+    "kind_of",
+    "open_source",
+    "read_values",
+    "run_model",
+    "run_vector",
+    "runtime_version",
+    "settings",
+]

@@ -18,7 +18,7 @@ import edgekit as package
 from edgekit.bundle import check_bundle
 from edgekit.errors import GateError
 from edgekit.report import validate
-from edgekit.verify.runtime import open_interpreter
+from edgekit.verify.litert import open_interpreter
 
 FEW = ["--calibration", 24, "--evaluation", 40, "--profile", "fast", "--latency", "off"]
 

@@ -8,7 +8,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_files import File, small_net
 
 from edgekit.errors import ArtifactError
-from edgekit.verify.runtime import dequantize_from, quantize_to, run_tflite, to_layout
+from edgekit.verify.litert import dequantize_from, quantize_to, to_layout
+from edgekit.verify.runtime import run_model
 
 
 def _detail(dtype, scale=0.5, zero_point=3):
@@ -48,11 +49,11 @@ def test_a_file_that_only_reshapes_returns_the_quantized_image():
     options.newShape = [1, 12]
     file.op("RESHAPE", [x, file.tensor("shape", (2,), "int32", data=[1, 12])], [y], options)
     images = np.random.default_rng(0).uniform(-3, 3, (4, 3, 2, 2)).astype(np.float32)
-    found = run_tflite(file.bytes([x], [y]), images)
+    found = run_model(file.bytes([x], [y]), images)
     wanted = np.rint(images / 0.1).transpose(0, 2, 3, 1).reshape(4, 12) * 0.1
     assert np.allclose(found, wanted, atol=1e-5)
 
 
 def test_two_workers_answer_as_one():
     images = np.random.default_rng(0).uniform(-2, 2, (9, 3, 8, 8)).astype(np.float32)
-    assert np.array_equal(run_tflite(small_net(), images), run_tflite(small_net(), images, workers=2))
+    assert np.array_equal(run_model(small_net(), images), run_model(small_net(), images, workers=2))

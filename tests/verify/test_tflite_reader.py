@@ -10,7 +10,8 @@ from edgekit.errors import ArtifactError
 from edgekit.lower.tflite.reader import read_model
 from edgekit.verify.audit import audit
 from edgekit.verify.delegation import delegation
-from edgekit.verify.runtime import open_interpreter, run_tflite
+from edgekit.verify.litert import open_interpreter
+from edgekit.verify.runtime import run_model
 
 WHOLE = small_net()
 
@@ -121,4 +122,4 @@ def test_a_file_the_runtime_refuses_says_why():
 
 def test_images_of_another_size_are_refused():
     with pytest.raises(ArtifactError, match=r"\(3, 9, 9\) was given: the file takes"):
-        run_tflite(WHOLE, np.zeros((1, 3, 9, 9), np.float32))
+        run_model(WHOLE, np.zeros((1, 3, 9, 9), np.float32))

@@ -132,9 +132,13 @@ def read_bytes(source: str | os.PathLike[str] | bytes) -> tuple[bytes, str]:
         raise ArtifactError(f"{source}: cannot be read ({reason}): a .tflite file") from error
 
 
-def read_model(source: str | os.PathLike[str] | bytes) -> Model:
-    """Parse a .tflite file or its bytes. Raises ArtifactError for anything that is not one, whole."""
-    data, where = read_bytes(source)
+def read_model(source: str | os.PathLike[str] | bytes, where: str | None = None) -> Model:
+    """Parse a .tflite file or its bytes, called `where` in messages.
+
+    Raises: ArtifactError for anything that is not one, whole.
+    """
+    data, name = read_bytes(source)
+    where = where or name
     try:
         return _model(_Bytes(data))
     except _Broken as error:
