@@ -1,5 +1,7 @@
-"""Latency on this machine: several .tflite files side by side -> Latency, raw samples included.
+"""Latency on this machine: several model files side by side -> Latency, raw samples included.
 
+Files of any kind may be mixed: each runs under its own runtime, whose version and settings stand beside the
+figures.
 Runs of one process share its memory layout and its luck, so a figure rests on several fresh processes; inside
 each the files take turns (A B, B A, ...). Intervals resample whole processes: samples of one process are not
 independent. p99 needs 1000 samples to mean anything: `p99_supported` says whether it has them.
@@ -14,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ import numpy as np
 
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.verify.litert import open_interpreter
-from edgekit.verify.sources import Source, open_source
+from edgekit.verify.runtime import settings
+from edgekit.verify.sources import ModelFile, Source, open_source
 
 _SEED = 0
 _RESAMPLES = 2000
@@ -63,6 +66,8 @@ class FileLatency:
     init_ms: float
     first_ms: float
     partitions: int
+    runtime: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def delegated(self) -> bool:
@@ -108,7 +113,7 @@ class Latency:
             "profile": self.profile,
             "processes": self.processes,
             "threads": self.threads,
-            "runtime": self.runtime,
+            "runtime": self.files[artifact].runtime or self.runtime,
             "machine": self.machine,
         }
         if reference is not None:
@@ -127,26 +132,29 @@ def latency(
     profile: str | Profile = "quick",
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    properties: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Latency:
     """Measure every file in fresh processes, interleaved.
 
     Args:
-        files: name -> path or bytes of a .tflite file; typically {"float": ..., "int8": ...}.
+        files: name -> path, bytes or files of a model; typically {"float": ..., "int8": ...}.
         profile: "quick", "publish" or a Profile.
+        properties: name -> OpenVINO properties in place of `openvino_runtime.settings`, to measure a file
+            under two precisions.
         progress: called with (processes done, processes in all).
     Raises: ArtifactError when a file does not run, or runs with another delegate than in this process.
     """
     plan = _profile(profile)
     if not files:
-        raise UsageError("latency: no file given: at least one .tflite file")
+        raise UsageError("latency: no file given: at least one model file")
     with tempfile.TemporaryDirectory(prefix="edgekit-latency-") as folder:
-        paths, expected = {}, {}
+        jobs, expected = {}, {}
         for i, (name, source) in enumerate(files.items()):
-            data = open_source(source).data
-            expected[name] = _partitions(data, threads)
-            paths[name] = str(Path(folder, f"{i}.tflite"))
-            Path(paths[name]).write_bytes(data)
-        job = asdict(plan) | {"files": paths, "threads": threads, "seed": _SEED}
+            file = open_source(source)
+            told = settings(file.kind, threads) | dict((properties or {}).get(name, {}))
+            expected[name] = _partitions(file, threads)
+            jobs[name] = {"path": _write(file, Path(folder, str(i))), "kind": file.kind, "settings": told}
+        job = asdict(plan) | {"files": jobs, "threads": threads, "seed": _SEED}
         before = machine()
         runs = []
         for done in range(plan.processes):
@@ -168,7 +176,7 @@ def latency(
         profile=plan.name,
         processes=plan.processes,
         threads=threads,
-        runtime=runs[0]["runtime"],
+        runtime=", ".join(dict.fromkeys(one["runtime"] for one in runs[0]["files"].values())),
         machine=before | {"load_after": after["load"], "note": _note(before, after, threads)},
     )
 
@@ -201,8 +209,19 @@ def _profile(profile: str | Profile) -> Profile:
     return PROFILES[profile]
 
 
-def _partitions(data: bytes, threads: int) -> int:
-    nodes = open_interpreter(data, threads=threads)._get_ops_details()
+def _write(file: ModelFile, folder: Path) -> str:
+    """The file in a folder of its own; returns the path its runtime opens."""
+    folder.mkdir()
+    for name, data in file.files.items():
+        Path(folder, name).write_bytes(data)
+    return str(Path(folder, next(iter(file.files))))
+
+
+def _partitions(file: ModelFile, threads: int) -> int:
+    """Delegate partitions in this process; the other runtimes run a file in one piece."""
+    if file.kind != "tflite":
+        return 1
+    nodes = open_interpreter(file, threads=threads)._get_ops_details()
     return sum(node["op_name"] == "DELEGATE" for node in nodes)
 
 
@@ -221,7 +240,7 @@ def _fresh_process(job: dict[str, Any]) -> dict[str, Any]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1][:300]
         raise ArtifactError(
-            f"latency: the measuring process ended with {done.returncode} ({last}): files LiteRT can run"
+            f"latency: the measuring process ended with {done.returncode} ({last}): files that run"
         )
     return json.loads(done.stdout)
 
@@ -249,6 +268,8 @@ def _figures(samples: list[np.ndarray], runs: list[dict[str, Any]]) -> FileLaten
         init_ms=float(np.median([run["init_ns"] for run in runs])) / 1e6,
         first_ms=float(np.median([run["first_ns"] for run in runs])) / 1e6,
         partitions=runs[0]["partitions"],
+        runtime=runs[0]["runtime"],
+        settings=runs[0]["settings"],
     )
 
 

@@ -1,10 +1,13 @@
-"""One fresh process of a latency measurement; imports numpy and LiteRT, nothing of edgekit or torch.
+"""One fresh process of a latency measurement; imports numpy and the runtimes it needs, nothing of edgekit.
 
-`python -m edgekit.verify.latency_worker < JOB.json` reads {"files": {name: path}, "samples", "seconds",
-"warmup", "warmup_seconds", "max_seconds", "threads", "seed"} and prints one JSON object: per file init_ns,
-first_ns, raw samples_ns and delegate partitions. It samples until it has both `samples` rounds and `seconds`,
-and stops at `max_seconds` with at least MIN_ROUNDS. The files take turns, one invocation each, and the order
-alternates, so a slow moment of the machine hits all of them alike.
+`python latency_worker.py < JOB.json` reads {"files": {name: {"path", "kind", "settings"}}, "samples",
+"seconds", "warmup", "warmup_seconds", "max_seconds", "threads", "seed"} and prints one JSON object: per file
+runtime, settings, init_ns, first_ns, raw samples_ns and delegate partitions. It samples until it has both
+`samples` rounds and `seconds`, and stops at `max_seconds` with at least MIN_ROUNDS. The files take turns, one
+invocation each, and the order alternates, so a slow moment of the machine hits all of them alike.
+
+Every runtime is called with its input already in place and its output left where it is: what is timed is the
+network. Pools of one runtime must not slow the others, so none of them spins or is pinned to a core.
 """
 
 from __future__ import annotations
@@ -12,40 +15,103 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 MIN_ROUNDS = 5
+Loaded = tuple[Callable[[], Any], int, int]  # invoke, nanoseconds to load, partitions
 
 
-def load(path: str, threads: int, seed: int) -> dict[str, Any]:
-    """Open a file, fill its inputs with seeded random data, time initialisation and the first inference."""
+def load_tflite(path: str, settings: dict[str, Any], seed: int) -> Loaded:
+    from ai_edge_litert.interpreter import Interpreter
+
     start = time.perf_counter_ns()
-    interpreter = Interpreter(model_path=path, num_threads=threads)
+    interpreter = Interpreter(model_path=path, num_threads=settings["threads"])
     interpreter.allocate_tensors()
     init_ns = time.perf_counter_ns() - start
     rng = np.random.default_rng(seed)
     for detail in interpreter.get_input_details():
-        kind, shape = np.dtype(detail["dtype"]), detail["shape"]
-        if kind.kind in "iu":
-            limits = np.iinfo(kind)
-            values = rng.integers(limits.min, limits.max, shape, dtype=kind, endpoint=True)
-        else:
-            values = rng.uniform(-1.0, 1.0, shape).astype(kind)
-        interpreter.set_tensor(detail["index"], values)
-    start = time.perf_counter_ns()
-    interpreter.invoke()
-    first_ns = time.perf_counter_ns() - start
+        interpreter.set_tensor(detail["index"], random_input(rng, detail["shape"], np.dtype(detail["dtype"])))
     partitions = sum(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
-    return {"invoke": interpreter.invoke, "init_ns": init_ns, "first_ns": first_ns, "partitions": partitions}
+    return interpreter.invoke, init_ns, partitions
+
+
+def load_onnx(path: str, settings: dict[str, Any], seed: int) -> Loaded:
+    import onnxruntime
+
+    start = time.perf_counter_ns()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings["intra_op_threads"]
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings["allow_spinning"])))
+    session = onnxruntime.InferenceSession(path, options, providers=settings["providers"])
+    init_ns = time.perf_counter_ns() - start
+    rng = np.random.default_rng(seed)
+    binding = session.io_binding()
+    for entry in session.get_inputs():
+        kind = entry.type.removeprefix("tensor(").removesuffix(")")
+        dtype = np.dtype({"float": "float32", "double": "float64"}.get(kind, kind))
+        shape = [size if isinstance(size, int) else 1 for size in entry.shape]
+        binding.bind_cpu_input(entry.name, random_input(rng, shape, dtype))
+    for entry in session.get_outputs():
+        binding.bind_output(entry.name)
+    return lambda: session.run_with_iobinding(binding), init_ns, 1
+
+
+def load_openvino(path: str, settings: dict[str, Any], seed: int) -> Loaded:
+    import openvino
+
+    start = time.perf_counter_ns()
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    request = compiled.create_infer_request()
+    init_ns = time.perf_counter_ns() - start
+    rng = np.random.default_rng(seed)
+    for i, port in enumerate(compiled.inputs):
+        shape = [1 if size.is_dynamic else size.get_length() for size in port.get_partial_shape()]
+        values = random_input(rng, shape, np.dtype(port.get_element_type().to_dtype()))
+        request.set_input_tensor(i, openvino.Tensor(values))
+    return lambda: request.infer(share_outputs=True), init_ns, 1
+
+
+LOADERS = {
+    "tflite": ("ai-edge-litert", load_tflite),
+    "onnx": ("onnxruntime", load_onnx),
+    "openvino": ("openvino", load_openvino),
+}
+
+
+def random_input(rng: np.random.Generator, shape: Any, dtype: np.dtype[Any]) -> np.ndarray:
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype=dtype, endpoint=True)
+    return rng.uniform(-1.0, 1.0, shape).astype(dtype)
+
+
+def load(asked: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Open a file, fill its inputs with seeded random data, time initialisation and the first inference."""
+    package, loader = LOADERS[asked["kind"]]
+    invoke, init_ns, partitions = loader(asked["path"], asked["settings"], seed)
+    start = time.perf_counter_ns()
+    invoke()
+    return {
+        "invoke": invoke,
+        "init_ns": init_ns,
+        "first_ns": time.perf_counter_ns() - start,
+        "partitions": partitions,
+        "runtime": f"{package} {version(package)}",
+        "settings": asked["settings"],
+    }
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Run the job: warm up every file, then take the samples in turns."""
-    loaded = {name: load(path, job["threads"], job["seed"]) for name, path in job["files"].items()}
+    loaded = {name: load(asked, job["seed"]) for name, asked in job["files"].items()}
     clock = time.perf_counter_ns
     start, rounds = clock(), 0
     while _goes_on(rounds, (clock() - start) / 1e9, job, job["warmup"], job["warmup_seconds"]):
@@ -62,16 +128,11 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             keep(clock() - start)
         order.reverse()
         taken += 1
+    kept = ("init_ns", "first_ns", "partitions", "runtime", "settings")
     return {
-        "runtime": f"ai-edge-litert {version('ai-edge-litert')}",
         "warmup_rounds": rounds,
         "files": {
-            name: {
-                "init_ns": one["init_ns"],
-                "first_ns": one["first_ns"],
-                "partitions": one["partitions"],
-                "samples_ns": samples[name],
-            }
+            name: {key: one[key] for key in kept} | {"samples_ns": samples[name]}
             for name, one in loaded.items()
         },
     }

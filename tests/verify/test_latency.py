@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx_files import float_onnx, int8_onnx, openvino_files
 from tflite_files import small_net
 
 import edgekit.verify.latency as module
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.verify.latency import PUBLISH, Profile, latency
+from edgekit.verify.runtime import settings
 
 TINY = Profile("tiny", 2, 12, 0.0, 5.0, 2, 0.0)
 
@@ -65,8 +67,46 @@ def test_the_worker_needs_neither_torch_nor_edgekit():
     assert done.stdout.split() == ["False", "False"]
 
 
+def test_kinds_are_mixed_in_one_measurement():
+    files = {"tflite": small_net(), "onnx": int8_onnx(), "float": float_onnx(), "openvino": openvino_files()}
+    files["bf16"] = files["openvino"]
+    told = {"bf16": {"INFERENCE_PRECISION_HINT": "bf16"}}
+    found = latency(files, profile=TINY, properties=told)
+    assert {name: one.n for name, one in found.files.items()} == dict.fromkeys(files, 24)
+    runtimes = {name: one.runtime.split()[0] for name, one in found.files.items()}
+    assert runtimes == {
+        "tflite": "ai-edge-litert",
+        "onnx": "onnxruntime",
+        "float": "onnxruntime",
+        "openvino": "openvino",
+        "bf16": "openvino",
+    }
+    assert found.files["openvino"].settings == settings("openvino", 1)
+    assert found.files["bf16"].settings["INFERENCE_PRECISION_HINT"] == "bf16"
+    assert found.files["onnx"].settings["allow_spinning"] is False
+    section = found.as_dict("onnx", "tflite")
+    assert section["runtime"].startswith("onnxruntime ") and section["ratio"] > 0
+    assert len(found.runtime.split(", ")) == 3
+    json.dumps(section)
+
+
+def test_runtimes_that_are_not_needed_are_not_imported(tmp_path):
+    (tmp_path / "a.tflite").write_bytes(small_net())
+    asked = {"path": str(tmp_path / "a.tflite"), "kind": "tflite", "settings": settings("tflite")}
+    job = {"files": {"a": asked}, "seed": 0, "samples": 1, "seconds": 0, "max_seconds": 1, "warmup": 1}
+    job |= {"warmup_seconds": 0, "threads": 1}
+    worker = Path(module.__file__).with_name("latency_worker.py")
+    probe = (
+        f"import json, sys, runpy; space = runpy.run_path({str(worker)!r}); "
+        f"space['measure'](json.loads({json.dumps(json.dumps(job))})); "
+        "print(sorted({'onnxruntime', 'openvino', 'torch', 'edgekit'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_a_delegate_that_comes_and_goes_is_refused(monkeypatch):
-    monkeypatch.setattr(module, "_partitions", lambda data, threads: 9)
+    monkeypatch.setattr(module, "_partitions", lambda file, threads: 9)
     with pytest.raises(ArtifactError, match="1 delegate partitions in a fresh process, 9 in this one"):
         latency({"int8": small_net()}, profile=TINY)
 
