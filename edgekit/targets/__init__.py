@@ -6,10 +6,11 @@ Enters: a target's name. Leaves: a frozen `Target`. `TARGETS` lists every one by
 from __future__ import annotations
 
 from edgekit.errors import UsageError, did_you_mean
+from edgekit.targets.onnx import ONNX_TARGETS
 from edgekit.targets.target import Target
 from edgekit.targets.tflite import TFLITE_TARGETS
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*TFLITE_TARGETS,)}
+TARGETS: dict[str, Target] = {target.name: target for target in (*TFLITE_TARGETS, *ONNX_TARGETS)}
 
 
 def get_target(name: str) -> Target:

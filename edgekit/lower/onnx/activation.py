@@ -1,0 +1,104 @@
+"""Activations: one node where opset 17 has the function, the formula written out where it does not."""
+
+from __future__ import annotations
+
+import math
+
+from edgekit.ir import Node
+from edgekit.lower.onnx import constants
+from edgekit.lower.onnx.context import Context, lowers
+
+
+def activated(ctx: Context, node: Node, tensor: str) -> str:
+    """The activation fused into a node; ONNX has no Relu6, Clip is exact."""
+    kind = node.attrs.get("activation")
+    if kind == "relu6":
+        return ctx.emit("Clip", tensor, ctx.scalar(0.0), ctx.scalar(6.0))
+    return ctx.emit("Relu", tensor) if kind == "relu" else tensor
+
+
+@lowers()
+def relu(ctx: Context, node: Node) -> str:
+    return ctx.emit("Relu", ctx.first(node))
+
+
+@lowers()
+def relu6(ctx: Context, node: Node) -> str:
+    return ctx.emit("Clip", ctx.first(node), ctx.scalar(0.0), ctx.scalar(6.0))
+
+
+@lowers()
+def hardswish(ctx: Context, node: Node) -> str:
+    return ctx.emit("HardSwish", ctx.first(node))
+
+
+@lowers()
+def hardsigmoid(ctx: Context, node: Node) -> str:
+    return ctx.emit("HardSigmoid", ctx.first(node), alpha=1.0 / 6.0, beta=0.5)
+
+
+@lowers()
+def sigmoid(ctx: Context, node: Node) -> str:
+    return ctx.emit("Sigmoid", ctx.first(node))
+
+
+@lowers()
+def silu(ctx: Context, node: Node) -> str:
+    x = ctx.first(node)
+    return ctx.emit("Mul", x, ctx.emit("Sigmoid", x))
+
+
+@lowers()
+def gelu(ctx: Context, node: Node) -> str:
+    """x/2 * (1 + erf(x / sqrt 2)), or with tanh(sqrt(2/pi) (x + 0.044715 x^3)) in its place."""
+    x = ctx.first(node)
+    if node.attrs.get("approximate", "none") == "tanh":
+        cubed = ctx.emit("Mul", ctx.emit("Mul", x, x), x)
+        inner = ctx.emit("Add", x, ctx.emit("Mul", cubed, ctx.scalar(0.044715)))
+        curve = ctx.emit("Tanh", ctx.emit("Mul", inner, ctx.scalar(math.sqrt(2.0 / math.pi))))
+    else:
+        curve = ctx.emit("Erf", ctx.emit("Div", x, ctx.scalar(math.sqrt(2.0))))
+    product = ctx.emit("Mul", x, ctx.emit("Add", curve, ctx.scalar(1.0)))
+    return ctx.emit("Mul", product, ctx.scalar(0.5))
+
+
+@lowers()
+def tanh(ctx: Context, node: Node) -> str:
+    return ctx.emit("Tanh", ctx.first(node))
+
+
+@lowers()
+def elu(ctx: Context, node: Node) -> str:
+    return ctx.emit("Elu", ctx.first(node), alpha=float(node.attrs.get("alpha", 1.0)))
+
+
+@lowers()
+def leaky_relu(ctx: Context, node: Node) -> str:
+    return ctx.emit("LeakyRelu", ctx.first(node), alpha=float(node.attrs["negative_slope"]))
+
+
+@lowers()
+def prelu(ctx: Context, node: Node) -> str:
+    """The slope stands on the channel dimension; ONNX broadcasts from the right."""
+    x, weight = node.inputs
+    assert x is not None and weight is not None
+    slope = constants.as_numpy(weight).reshape(-1, *[1] * (len(x.shape) - 2))
+    return ctx.emit("PRelu", ctx.read(x), ctx.constant(weight.name, slope))
+
+
+@lowers()
+def mish(ctx: Context, node: Node) -> str:
+    """x * tanh(softplus(x))."""
+    x = ctx.first(node)
+    return ctx.emit("Mul", x, ctx.emit("Tanh", ctx.emit("Softplus", x)))
+
+
+@lowers()
+def clamp(ctx: Context, node: Node) -> str:
+    bounds = [None if b is None else ctx.scalar(b) for b in (node.attrs["low"], node.attrs["high"])]
+    return ctx.emit("Clip", ctx.first(node), *bounds)
+
+
+@lowers()
+def softmax(ctx: Context, node: Node) -> str:
+    return ctx.emit("Softmax", ctx.first(node), axis=node.attrs["dim"])

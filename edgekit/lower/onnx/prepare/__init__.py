@@ -1,0 +1,40 @@
+"""Graph passes that only the .onnx format needs: a copy in, the same function in a form that lowers well out.
+
+After them `value.quant` says what is really quantized in the file, so that the prepared graph runs in torch
+and in the integer simulation as the file does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgekit.ir import Graph
+from edgekit.lower.onnx.prepare.derive_parameters import derive_parameters
+from edgekit.lower.onnx.prepare.expand_channel_shuffle import expand_channel_shuffle
+from edgekit.lower.onnx.prepare.keep_pooled_dimensions import keep_pooled_dimensions
+from edgekit.lower.onnx.prepare.place_for_onnxruntime import place_for_onnxruntime
+from edgekit.lower.onnx.prepare.place_for_tensorrt import place_for_tensorrt
+from edgekit.targets import Target
+
+Pass = Callable[[Graph, Target], int]
+
+PASSES: tuple[Pass, ...] = (
+    derive_parameters,  # first: every other pass copies the parameters it finds
+    keep_pooled_dimensions,
+    expand_channel_shuffle,
+    place_for_onnxruntime,  # last: placement sees the nodes of the file
+    place_for_tensorrt,
+)
+
+
+def prepare(graph: Graph, target: Target) -> Graph:
+    """A copy of `graph` in the forms `target` runs best, quantized where its runtime gains by it."""
+    prepared = graph.copy()
+    for run_pass in PASSES:
+        run_pass(prepared, target)
+        prepared.check()
+    prepared.remove_dead()
+    return prepared
+
+
+__all__ = ["PASSES", "prepare"]

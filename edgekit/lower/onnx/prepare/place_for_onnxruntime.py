@@ -1,0 +1,84 @@
+"""Where the file for ONNX Runtime's CPU kernels is quantized.
+
+An operator runs in integers when every input comes from a DequantizeLinear and every output goes into a
+QuantizeLinear; one that misses either runs in float behind the conversions, up to 2.9 times slower than in a
+float file. So an operator is a full unit or plainly float, and a value carries parameters when the operator
+that makes it or one that reads it is a unit. The last Gemm needs no QuantizeLinear: its kernel also gives
+floats.
+
+The stem convolution stays in float unless a max-pool follows: over three channels the integer kernel gains
+less than quantizing the image costs; before a max-pool it is the pool that gains.
+"""
+
+from __future__ import annotations
+
+from edgekit.ir import Graph, Node, Value
+from edgekit.lower.onnx.pooling import is_global
+from edgekit.targets import Target
+
+# Ops with an integer kernel.
+_KERNELS = frozenset({"conv2d", "linear", "matmul", "add", "mul", "sigmoid", "leaky_relu", "softmax"})
+_KERNELS |= {"avg_pool2d", "concat", "reshape", "permute", "split", "slice", "max_pool2d"}
+_WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})
+_MOVES = frozenset({"reshape", "permute", "split", "slice", "max_pool2d", "concat"})
+_FOLLOWS = frozenset({"relu", "relu6", "hardswish", "silu", "hardsigmoid", "sigmoid", "leaky_relu", "clamp"})
+
+
+def place_for_onnxruntime(graph: Graph, target: Target) -> int:
+    """Take the parameters off everything the file computes in float; returns how many values lost theirs."""
+    if target.runtime != "onnxruntime" or not target.quantized:
+        return 0
+    floating = {node for node in graph.nodes if not _has_kernel(node)}
+    floating |= _stem(graph)
+    before = sum(value.quant is not None for value in graph.values())
+    while True:
+        _strip(graph, floating)
+        more = {node for node in graph.nodes if node not in floating and not _whole(node, graph)}
+        if not more:
+            break
+        floating |= more
+    return before - sum(value.quant is not None for value in graph.values())
+
+
+def _has_kernel(node: Node) -> bool:
+    return node.op in _KERNELS or (node.op == "mean" and is_global(node))
+
+
+def _stem(graph: Graph) -> set[Node]:
+    """The convolutions that read the image and what is computed element by element from them."""
+    users = graph.users()
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op != "conv2d" or node.inputs[0] not in graph.inputs:
+            continue
+        chain = [node]
+        while len(readers := users.get(chain[-1].output, [])) == 1 and readers[0].op in _FOLLOWS:
+            chain.append(readers[0])
+        if not any(reader.op == "max_pool2d" for reader in readers):
+            found.update(chain)
+    return found
+
+
+def _strip(graph: Graph, floating: set[Node]) -> None:
+    """Keep the parameters of values that a unit makes or reads, and of weights and operands of units."""
+    kept: set[Value] = set()
+    for node in graph.nodes:
+        if node in floating:
+            continue
+        kept.update(node.operands)
+        if not (node.op == "linear" and node.output in graph.outputs):
+            kept.update(node.outputs)
+    for value in graph.values():
+        if value not in kept:
+            value.quant = None
+
+
+def _whole(node: Node, graph: Graph) -> bool:
+    """Whether everything a unit needs is quantized."""
+    needed: list[Value] = [*node.operands, *node.outputs]
+    if node.op in _WEIGHTED:
+        needed = [*node.operands[:2], *([] if node.op == "linear" else node.outputs)]
+    whole = all(value.quant is not None for value in needed)
+    if node.op in _MOVES:
+        whole = whole and len({value.quant for value in needed}) == 1
+    return whole
