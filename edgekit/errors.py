@@ -12,6 +12,12 @@
     ├── ArtifactError         a model file that is truncated, foreign or inconsistent
     ├── StoreError            the store or the output directory cannot be written
     ├── ReportError           a report.json that does not keep its contract
+    ├── DeviceError           a board; keeps device, command, exit code and stderr
+    │   ├── InfrastructureError      link, board or tool: a new attempt may cure it
+    │   │   └── DeviceRefusedError   only a person can cure it: host key, authorization, full disk
+    │   ├── DeviceBusyError          someone else holds the board; the message says who and since when
+    │   ├── DeviceJobError           the work itself failed there: never tried again
+    │   └── InvalidMeasurementError  it ran, but the figures mean nothing: throttled, no delegate
     └── GateError             a proof that failed its threshold
 
 A message is one line: where: what was wrong: what would be accepted.
@@ -20,7 +26,7 @@ A message is one line: where: what was wrong: what would be accepted.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class EdgekitError(Exception):
@@ -68,6 +74,49 @@ class StoreError(EdgekitError):
 
 
 class ReportError(EdgekitError):
+    pass
+
+
+class DeviceError(EdgekitError):
+    """What went wrong on or on the way to a board, with what was run there."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        device: str = "",
+        command: Sequence[str] | str = (),
+        exit_code: int | None = None,
+        stderr: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.device = device
+        self.command = command if isinstance(command, str) else " ".join(command)
+        self.exit_code = exit_code
+        self.stderr = stderr
+
+
+class InfrastructureError(DeviceError):
+    """A lost link, a rebooted board, a push that was cut short: a new attempt may cure it."""
+
+    retryable = True
+
+
+class DeviceRefusedError(InfrastructureError):
+    """The way to the board is closed until a person does something: host key, authorization, full disk."""
+
+    retryable = False
+
+
+class DeviceBusyError(DeviceError):
+    pass
+
+
+class DeviceJobError(DeviceError):
+    pass
+
+
+class InvalidMeasurementError(DeviceError):
     pass
 
 

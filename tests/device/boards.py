@@ -1,0 +1,187 @@
+"""Stand-ins for boards: a real sshd on loopback, with the files and tools of a Raspberry Pi if it is allowed."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IN_CI = bool(os.environ.get("EDGEKIT_CI"))
+
+
+def missing(what: str) -> None:
+    """Skip for something this machine lacks; on the project's own machines its absence is a failure."""
+    if IN_CI:
+        pytest.fail(f"{what}, and EDGEKIT_CI is set: install it")
+    pytest.skip(what)
+
+
+def need(program: str, package: str) -> str:
+    """The path of a program of a Debian package."""
+    path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if path is None:
+        missing(f"{program} is not installed: apt install {package}")
+    assert path is not None
+    return path
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def processes_of(base: Path) -> list[str]:
+    """Processes that name `base` in their arguments, or run in it: what a session must not leave behind."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            where = os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        session = "edgekit-keeper" in words or "edgekit-guard" in words
+        if (session and str(base) in words) or where.startswith(str(base / "edgekit-")):
+            found.append(f"{entry.name} {words[-120:]}")
+    return found
+
+
+def leftovers(base: Path, wait_s: float = 8.0) -> list[str]:
+    """What is still there of sessions in `base` once they had a moment to end: [] is what we want."""
+    until = time.monotonic() + wait_s
+    while True:
+        left = [*processes_of(base), *sorted(p.name for p in base.glob("edgekit-*"))]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.1)
+
+
+@dataclass
+class Board:
+    """A board to test with: how the inventory describes it and where its side of things lies."""
+
+    transport: dict[str, Any]
+    base: Path
+    root: Path
+    tools: Path
+    env: dict[str, str] = field(default_factory=dict)
+    server: subprocess.Popen[bytes] | None = None
+
+
+@contextmanager
+def local_board() -> Iterator[Board]:
+    with tempfile.TemporaryDirectory(prefix="ek-local-") as folder:
+        base = Path(folder, "base")
+        base.mkdir()
+        yield Board({"type": "local"}, base, Path(folder), Path(folder))
+
+
+_SSHD = """\
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {root}/host
+AuthorizedKeysFile {root}/client.pub
+PidFile none
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+StrictModes no
+PermitRootLogin yes
+SetEnv PATH={tools}:{path}
+"""
+_CLIENT = """\
+Host board
+    HostName 127.0.0.1
+    Port {port}
+    User {user}
+    IdentityFile {root}/client
+    IdentitiesOnly yes
+    UserKnownHostsFile {root}/known
+    GlobalKnownHostsFile /dev/null
+    StrictHostKeyChecking yes
+"""
+
+
+@contextmanager
+def ssh_board(setup: str = "") -> Iterator[Board]:
+    """A real OpenSSH server of our own on loopback; `setup` is shell that runs in its mount namespace."""
+    sshd, keygen = need("sshd", "openssh-server"), need("ssh-keygen", "openssh-client")
+    with tempfile.TemporaryDirectory(prefix="ek-ssh-") as folder:
+        root = Path(folder)
+        for name in ("base", "tools"):
+            (root / name).mkdir()
+        for name in ("host", "client"):
+            subprocess.run([keygen, "-q", "-t", "ed25519", "-N", "", "-f", root / name], check=True)
+        port = free_port()
+        values = {
+            "port": port,
+            "root": root,
+            "tools": root / "tools",
+            "user": getpass.getuser(),
+            "path": os.environ["PATH"],
+        }
+        (root / "sshd_config").write_text(_SSHD.format(**values))
+        (root / "ssh_config").write_text(_CLIENT.format(**values))
+        key = (root / "host.pub").read_text().split()
+        (root / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
+        server = start_sshd(sshd, root, port, setup)
+        board = Board(
+            {"type": "ssh", "host": "board", "config": str(root / "ssh_config")},
+            root / "base",
+            root,
+            root / "tools",
+            server=server,
+        )
+        try:
+            yield board
+        finally:
+            stop(server)
+
+
+def start_sshd(sshd: str, root: Path, port: int, setup: str = "") -> subprocess.Popen[bytes]:
+    command = [sshd, "-D", "-e", "-f", str(root / "sshd_config")]
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd drops its privileges
+    if setup:
+        inside = f'set -e; {setup}\nexec "$@"'
+        command = [*namespace(), "sh", "-c", inside, "board", *command]
+    with open(root / "sshd.log", "wb") as log:
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    until = time.monotonic() + 10
+    while time.monotonic() < until and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server
+        time.sleep(0.05)
+    stop(server)
+    raise RuntimeError((root / "sshd.log").read_text())
+
+
+def namespace() -> list[str]:
+    """A private mount namespace, where this machine allows one."""
+    command = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-Urm"]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True).returncode:
+        missing("mount namespaces are not allowed here")
+    return command
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
