@@ -7,11 +7,12 @@ and the module it comes from.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from edgekit.errors import GateError
+from edgekit.verify.agreement import Agreement, Divergence
 from edgekit.verify.audit import Audit
 from edgekit.verify.delegation import Delegation
 from edgekit.verify.drift import Drift
@@ -25,7 +26,8 @@ class Thresholds:
     """What a build must reach. None: not judged.
 
     max_drop: points of top-1. `proven_drop` demands that the whole interval stays below it, not only the
-        estimate. max_latency_ratio: artifact p50 over float p50.
+        estimate. max_latency_ratio: artifact p50 over float p50. min_pairwise_agreement: percent of images on
+        which two int8 artifacts of different formats answer alike.
     """
 
     max_lsb: int | None = 1
@@ -40,6 +42,7 @@ class Thresholds:
     min_int8_macs_share: float | None = None
     max_size_bytes: int | None = None
     max_latency_ratio: float | None = 1.0
+    min_pairwise_agreement: float | None = 99.0
 
     @classmethod
     def for_target(cls, activations: str, weights: str, format: str = "tflite") -> Thresholds:
@@ -82,6 +85,8 @@ class Evidence:
     """What was proven about one artifact; None where it was not looked at.
 
     latency_names: the names under which `latency` holds the artifact and the float model.
+    pairwise: how artifacts answer beside each other; it concerns a whole build, so it is judged in an
+        Evidence of its own. divergences: (first, second) of a pair -> where the two part.
     """
 
     fidelity: Fidelity | FloatFidelity | None = None
@@ -91,6 +96,8 @@ class Evidence:
     latency: Latency | None = None
     latency_names: tuple[str, str] = ("int8", "float")
     layers: Sequence[LayerError] = ()
+    pairwise: Agreement | None = None
+    divergences: Mapping[tuple[str, str], Divergence] = field(default_factory=dict)
 
 
 def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Gate]:
@@ -102,6 +109,7 @@ def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Gate
         *_delegation(evidence, limits),
         *_audit(evidence, limits),
         _latency(evidence, limits),
+        *_pairwise(evidence, limits),
     ]
     return [gate for gate in gates if gate is not None]
 
@@ -248,3 +256,22 @@ def _latency(evidence: Evidence, limits: Thresholds) -> Gate | None:
     if left:
         hint = f"{left[0]} is not delegated: give it a form the delegate takes"
     return _gate("latency", ok, detail, hint)
+
+
+def _pairwise(evidence: Evidence, limits: Thresholds) -> list[Gate]:
+    """One gate a pair, named after it."""
+    found, limit = evidence.pairwise, limits.min_pairwise_agreement
+    gates = []
+    for pair in found.pairs if found is not None and limit is not None else ():
+        assert found is not None and limit is not None
+        ok = pair.agreement >= limit
+        detail = (
+            f"{pair} agree on {pair.agreement:.2f} % of {found.n} images, {limit:g} wanted, "
+            f"{pair.sqnr_db:.1f} dB apart"
+        )
+        where = evidence.divergences.get((pair.first, pair.second))
+        if not ok and where is not None:
+            detail += f"; they part at {where}"
+        hint = "report this: two runtimes disagree on the same integers"
+        gates.append(_gate(f"agreement {pair.first} {pair.second}", ok, detail, hint))
+    return gates

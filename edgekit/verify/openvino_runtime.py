@@ -96,11 +96,11 @@ class _Probe(Runner):
 
     def __init__(self, file: ModelFile, names: Sequence[str]) -> None:
         self.model = read_network(file)
-        self.first = len(self.model.outputs)
         held = _held_as(self.model, names)
-        unlike = list({id(output.get_node()): output for output in held.values()}.values())
-        self.model.add_outputs(unlike)
-        order = {_key(output): self.first + i for i, output in enumerate(unlike)}
+        unlike = {_key(output): output for output in held.values()}
+        first = len(self.model.outputs)
+        self.model.add_outputs(list(unlike.values()))
+        order = {key: first + i for i, key in enumerate(unlike)}
         self.places = {name: order[_key(output)] for name, output in held.items()}
         self._start(file, self.model, 1)
 

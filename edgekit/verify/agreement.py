@@ -1,0 +1,187 @@
+"""Do artifacts of one model answer alike? Logits of several files on the same images -> Agreement.
+
+Every pair is compared: the share of images with the same top-1 class, and the SQNR of one's logits against
+the other's. When a pair parts, `first_divergence` runs both files and names the first value in graph order at
+which they part: quantized with the same scales and integers, two runtimes stay within a step of each other,
+so the SQNR between them falls slowly, and a sudden fall is a difference in meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import DataError
+from edgekit.ir import Graph
+from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
+from edgekit.verify.runtime import read_values
+from edgekit.verify.sources import ModelFile, Source
+
+MAX_DIFFERING = 100
+FALL_DB = 6.0  # a noise power four times larger, and more than a layer of rounding adds
+_NEAR_DB = 30.0  # below this two values no longer differ by rounding alone
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two artifacts. agreement: percent of images; differing: image indices, at most MAX_DIFFERING."""
+
+    first: str
+    second: str
+    agreement: float
+    sqnr_db: float
+    differing: tuple[int, ...]
+    disagreements: int
+
+    def __str__(self) -> str:
+        return f"{self.first} and {self.second}"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Every pair once, over `n` images."""
+
+    names: tuple[str, ...]
+    n: int
+    pairs: tuple[Pair, ...]
+
+    def pair(self, first: str, second: str) -> Pair:
+        """The comparison of two artifacts, in either order."""
+        for pair in self.pairs:
+            if {pair.first, pair.second} == {first, second}:
+                return pair
+        raise KeyError(f"{first} and {second} were not compared")
+
+    @property
+    def worst(self) -> Pair | None:
+        return min(self.pairs, key=lambda pair: (pair.agreement, pair.sqnr_db), default=None)
+
+    def matrix(self) -> dict[str, dict[str, float]]:
+        """agreement[first][second] in percent, both ways, 100 on the diagonal."""
+        table = {name: dict.fromkeys(self.names, 100.0) for name in self.names}
+        for pair in self.pairs:
+            table[pair.first][pair.second] = table[pair.second][pair.first] = pair.agreement
+        return table
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for report.json."""
+        return asdict(self) | {"matrix": self.matrix()}
+
+
+def agreement(logits: Mapping[str, np.ndarray], max_differing: int = MAX_DIFFERING) -> Agreement:
+    """Compare every pair of artifacts.
+
+    Args:
+        logits: artifact name -> (N, K), all over the same N images.
+    Raises: DataError when shapes differ or a logit is not a number.
+    """
+    arrays = {name: np.asarray(array, np.float64) for name, array in logits.items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 2 or not shape[0] for shape in shapes.values()):
+        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise DataError(f"agreement: logits of shapes {told}: equal (N, K) are needed")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise DataError(f"agreement: {name}'s logits hold NaN or infinity: finite numbers are needed")
+    said = {name: array.argmax(1) for name, array in arrays.items()}
+    pairs = []
+    for first, second in combinations(arrays, 2):
+        apart = np.flatnonzero(said[first] != said[second])
+        n = len(said[first])
+        pairs.append(
+            Pair(
+                first,
+                second,
+                100.0 * (1.0 - len(apart) / n),
+                float(sqnr_db(arrays[first], arrays[second])),
+                tuple(int(index) for index in apart[:max_differing]),
+                len(apart),
+            )
+        )
+    return Agreement(tuple(arrays), max((shape[0] for shape in shapes.values()), default=0), tuple(pairs))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A file and where the graph's values lie in it: `Lowered.tensors` and, if it has any, `.layouts`."""
+
+    file: Source | ModelFile
+    tensors: Mapping[str, str]
+    layouts: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first value at which two files part: dB between them before and at it; values compared."""
+
+    value: str
+    op: str
+    module: str
+    before_db: float
+    after_db: float
+    shared: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.op} at {self.module} ({self.before_db:.1f} -> {self.after_db:.1f} dB)"
+
+
+def first_divergence(
+    graph: Graph, first: Placed, second: Placed, images: np.ndarray, fall_db: float = FALL_DB
+) -> Divergence | None:
+    """The first layer in graph order where two files' values part by more than rounding.
+
+    That is the first value whose SQNR between the files lies below 30 dB and `fall_db` below the lowest SQNR
+    of the inputs it was computed from; where nothing falls that far, the value with the largest fall.
+
+    Args:
+        graph: a prepared graph of the model; it gives the order, the modules and who reads whom. Values are
+            matched by name, so the two files may come from differently prepared graphs.
+        images: float32 (N, C, H, W); a few are enough, best those on which the files disagree.
+    Returns: None when the files share no value or never differ.
+    """
+    shared = [
+        value
+        for node in graph.nodes
+        for value in node.outputs
+        if value.name in first.tensors and value.name in second.tensors
+    ]
+    if not shared:
+        return None
+    names = [value.name for value in shared]
+    one, other = (_read(placed, names, graph, images) for placed in (first, second))
+    between = {name: float(sqnr_db(one[name], other[name])) for name in names}
+    felt: dict[str, float] = {value.name: SQNR_CEILING_DB for value in graph.inputs}
+    found: list[Divergence] = []
+    for node in graph.nodes:
+        before = min((felt.get(v.name, SQNR_CEILING_DB) for v in node.operands), default=SQNR_CEILING_DB)
+        for value in node.outputs:
+            after = between.get(value.name, before)
+            felt[value.name] = after
+            if value.name in between and after < before:
+                module = node.source or value.name
+                found.append(Divergence(value.name, node.op, module, before, after, len(shared)))
+    parted = [d for d in found if d.after_db < _NEAR_DB and d.before_db - d.after_db >= fall_db]
+    return parted[0] if parted else max(found, key=lambda d: d.before_db - d.after_db, default=None)
+
+
+def _read(placed: Placed, names: Sequence[str], graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Values by name in the graph's own layout, (N, ...)."""
+    tensors = [placed.tensors[name] for name in names]
+    read = read_values(placed.file, list(dict.fromkeys(tensors)), images)
+    found = {}
+    for name, tensor in zip(names, tensors, strict=True):
+        array = read[tensor]
+        layout = placed.layouts.get(name)
+        if layout is not None:
+            shape = graph.value(name).shape
+            array = array.reshape(len(array), *(shape[dim] for dim in layout))
+            array = array.transpose(0, *(1 + list(layout).index(dim) for dim in range(len(layout))))
+        found[name] = array.reshape(len(array), -1)
+    return found
