@@ -8,18 +8,38 @@ torch is imported by the commands that need it, never by `--help`.
 from __future__ import annotations
 
 import errno
+import importlib
 import sys
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgekit import __version__
 from edgekit.errors import EdgekitError, GateError, UsageError
 
+# Commands that live beside what they use; their modules import nothing heavy at import.
+MOUNTED = {"history": "edgekit.history.cli", "compare": "edgekit.history.cli"}
+
+
+class _Commands(TyperGroup):
+    """The commands below, and those of MOUNTED, imported when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *MOUNTED]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in MOUNTED:
+            return super().get_command(ctx, cmd_name)
+        group: Any = typer.main.get_command(importlib.import_module(MOUNTED[cmd_name]).app)
+        return group.commands[cmd_name]
+
+
 app = typer.Typer(
     name="edgekit",
+    cls=_Commands,
     help="Compile PyTorch vision models into small, fast, proven artifacts for edge devices.",
     no_args_is_help=True,
     add_completion=False,

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.bundle": {"edgekit.errors", "edgekit.store"},  # atomic writes
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.store"},
     "edgekit.farm": {"edgekit.errors", "edgekit.bundle", "edgekit.store", "edgekit.device", "edgekit.report"},
+    "edgekit.history": {"edgekit.errors"},
     "edgekit.report": {"edgekit.errors"},
     # what pipeline.py is made of: a build's record and progress, and the directory it ends in
     "edgekit.job": {"edgekit.errors"},
@@ -82,10 +83,17 @@ ONLY_IN: dict[str, set[str]] = {
     "openvino": {"edgekit.lower.openvino", "edgekit.verify"},
     "nncf": {"edgekit.lower.openvino"},
     "distributed": {"edgekit.farm"},
-    "typer": {"edgekit.cli"},
+    "typer": {"edgekit.cli", "edgekit.history.cli"},
     "jinja2": {"edgekit.report"},
 }
-NO_TORCH = {"edgekit.errors", "edgekit.report", "edgekit.bundle", "edgekit.recipe", "edgekit.store"}
+NO_TORCH = {
+    "edgekit.errors",
+    "edgekit.report",
+    "edgekit.bundle",
+    "edgekit.recipe",
+    "edgekit.store",
+    "edgekit.history",
+}
 
 
 @dataclass(frozen=True)
