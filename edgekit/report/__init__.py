@@ -2,6 +2,8 @@
 
     schema.json   the contract of report.json; `validate` checks a report against it
     facts.py      verdict, headline figures, counts: the words that every rendering shares
+    formats.py    file formats and runtimes in words
+    compare.py    which runtime is fastest, which artifacts agree
     units.py      numbers as people write them
     charts.py     the geometry of the pictures
     html.py       report.html, self-contained        (templates/)

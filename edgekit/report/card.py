@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.report import facts, units
+from edgekit.report import facts, formats, units
 from edgekit.report.markdown import code, table, text
 
 
@@ -28,8 +28,8 @@ def model_card(report: dict[str, Any], target: str, manifest: dict[str, Any]) ->
         lines += ["> [!CAUTION]", f"> **Rejected.** {text(verdict.sentence)} Do not ship it.", ""]
     version = text(manifest["edgekit_version"])
     lines += [
-        f"An image model compiled by edgekit {version}: {code(manifest['file'])}, "
-        f"{units.said(units.size(artifact['size_bytes']))}. {text(verdict.word)}. {text(verdict.sentence)}",
+        f"An image model for {formats.of(target).runtime}, compiled by edgekit {version}: "
+        f"{_files(artifact, manifest)}. {text(verdict.word)}. {text(verdict.sentence)}",
         "",
         "## Intended use",
         "",
@@ -37,7 +37,9 @@ def model_card(report: dict[str, Any], target: str, manifest: dict[str, Any]) ->
         "",
         "## Input and output",
         "",
-        *_tensors(manifest),
+        *_tensors(target, manifest),
+        "",
+        *_load(artifact, target, manifest),
         "",
         "What to do with a picture:",
         "",
@@ -82,7 +84,27 @@ def _embedded(report: dict[str, Any]) -> bool:
     return report["data"].startswith("embedded")
 
 
-def _tensors(manifest: dict[str, Any]) -> list[str]:
+def _files(artifact: dict[str, Any], manifest: dict[str, Any]) -> str:
+    """'`model.xml` with `model.bin`, together 4.39 MB'."""
+    size = units.said(units.size(artifact["size_bytes"]))
+    beside = list(artifact.get("files") or {})[1:]
+    if not beside:
+        return f"{code(manifest['file'])}, {size}"
+    return f"{code(manifest['file'])} with {', '.join(map(code, beside))}, together {size}"
+
+
+def _load(artifact: dict[str, Any], target: str, manifest: dict[str, Any]) -> list[str]:
+    """How to load the file, and what the runtime was told when it was measured."""
+    language, lines = formats.load(
+        target, manifest["file"], manifest["signature"], manifest["inputs"][0]["name"]
+    )
+    given = (artifact.get("latency") or {}).get("settings") or {}
+    told = ", ".join(f"{code(k)} {code(v)}" for k, v in given.items())
+    said = [] if not told else ["", f"Measured with {told}."]
+    return [f"Load it with {formats.of(target).runtime}:", "", f"```{language}", *lines, "```", *said]
+
+
+def _tensors(target: str, manifest: dict[str, Any]) -> list[str]:
     rows = [
         [
             kind,
@@ -95,11 +117,8 @@ def _tensors(manifest: dict[str, Any]) -> list[str]:
         for kind, tensors in (("input", manifest["inputs"]), ("output", manifest["outputs"]))
         for t in tensors
     ]
-    return [
-        f"Signature {code(manifest['signature'])}.",
-        "",
-        *table(["", "name", "dtype", "shape", "scale", "zero point"], rows),
-    ]
+    signature = [f"Signature {code(manifest['signature'])}.", ""] if formats.of(target).signatures else []
+    return [*signature, *table(["", "name", "dtype", "shape", "scale", "zero point"], rows)]
 
 
 def _labels(manifest: dict[str, Any]) -> str:
@@ -118,9 +137,10 @@ def _measured(report: dict[str, Any], target: str) -> list[str]:
     if latency:
         how = text(facts.latency_sentence(latency))
         lines.append(f"- latency p50 / p90 / p99: {facts.percentiles(latency)} ({how})")
-        if latency["float_p50_ms"] is not None:
+        if latency["float_p50_ms"] is not None and not facts.is_baseline(report, target):
+            named = f" ({text(latency['float_target'])})" if latency.get("float_target") else ""
             lines.append(
-                f"- latency of the float file in the same run: {facts.percentiles(latency, 'float_')}"
+                f"- latency of the float file{named} in the same run: {facts.percentiles(latency, 'float_')}"
             )
         machine = report.get("machine", {})
         if machine.get("cpu"):
@@ -180,11 +200,16 @@ def _limitations(report: dict[str, Any], target: str) -> list[str]:
         lines.append(
             "Latency holds for the machine and runtime named above; measure on the device you ship to."
         )
+    if formats.family(target) == "tensorrt":
+        lines.append(
+            "TensorRT did not run here: the file was checked by its structure and through ONNX Runtime. Time "
+            "it, and compare its answers, on the GPU you ship to."
+        )
     if outside := facts.tally(artifact["audit"]["undelegated_ops"]):
         names = facts.names(artifact["audit"]["undelegated_ops"])
         named = f": {', '.join(map(code, names[:6]))}" if names else ""
         verb = "operator runs" if outside == 1 else "operators run"
-        lines.append(f"{outside} {verb} outside the delegate{named}.")
+        lines.append(f"{outside} {verb} {formats.of(target).left}{named}.")
     lines.append("Behaviour across groups of people and on hostile input was not examined.")
     return lines
 
@@ -194,8 +219,10 @@ def _golden(manifest: dict[str, Any]) -> str:
     if not n:
         return "No golden vectors were written."
     vectors = units.plural(n, "golden vector")
+    agree = "integers agree exactly; other kernels may differ by a step or two."
+    if manifest["outputs"][0]["dtype"].startswith("float"):
+        agree = "the outputs agree within rounding; other kernels may differ more."
     return (
         f"{code('golden/')} holds {vectors}: picture, expected input tensor, expected output tensor, top-5. "
-        "Run them on the device: with the same runtime integers agree exactly; other kernels may differ by a "
-        "step or two."
+        f"Run them on the device: with the same runtime {agree}"
     )

@@ -134,12 +134,14 @@ def _tick_text(value: float, step: float) -> str:
     return f"{value:.{places}f}".replace("-", units.MINUS)
 
 
-def latency(ours: Sequence[Any], floats: Sequence[Any], name: str) -> Distributions | None:
+def latency(
+    ours: Sequence[Any], floats: Sequence[Any], name: str, baseline: str = "float32"
+) -> Distributions | None:
     """Histograms whose axes span the same share of each median, so that widths compare, and both tails.
 
     The tails share one axis in milliseconds; up the side run the nines (50, 90, 99, 99.9 %), evenly.
     """
-    series = [(name, False, ours), ("float32", True, floats)]
+    series = [(name, False, ours), (baseline, True, floats)]
     series = [(n, r, s) for n, r, s in series if len(facts.flat(s)) >= 2]
     if not series:
         return None

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from edgekit.report import units
+from edgekit.report import formats, units
+from edgekit.report.schema import EVERY
 
 METRICS = {"top1": "top-1", "top5": "top-5"}
 
@@ -64,8 +65,8 @@ def failed_gates(report: dict[str, Any], target: str | None = None) -> list[dict
 
 
 def gates_of(report: dict[str, Any], target: str | None = None) -> list[dict[str, Any]]:
-    """All gates, or those of one target (a gate without a target belongs to every one)."""
-    return [g for g in report["gates"] if target is None or g.get("target") in (None, target)]
+    """All gates, or those of one target (a gate over several artifacts belongs to every one)."""
+    return [g for g in report["gates"] if target is None or g.get("target") in (*EVERY, target)]
 
 
 def verdict(report: dict[str, Any], target: str | None = None) -> Verdict:
@@ -107,17 +108,33 @@ def place(layer: dict[str, Any]) -> str:
     return layer.get("module") or layer["name"]
 
 
-def short(target: str) -> str:
-    """'int8' for 'tflite-int8': what the artifact is called beside 'float'."""
-    return target.split("-", 1)[1] if "-" in target else target
+def short(report: dict[str, Any], target: str) -> str:
+    """'int8' for 'tflite-int8' beside 'float'; the whole name where several artifacts would be 'int8'."""
+    alike = [name for name in report["artifacts"] if formats.precision(name) == formats.precision(target)]
+    return formats.precision(target) if len(alike) == 1 and "-" in target else target
+
+
+def float_name(report: dict[str, Any], target: str) -> str:
+    """What the float baseline of a target's latency is called, as short as the target itself."""
+    named = (report["artifacts"][target].get("latency") or {}).get("float_target")
+    if not named:
+        return "float32"
+    alike = short(report, target) != target and formats.family(named) == formats.family(target)
+    return formats.precision(named) if alike else named
+
+
+def is_baseline(report: dict[str, Any], target: str) -> bool:
+    """Whether the target's latency is that of the float baseline itself."""
+    return (report["artifacts"][target].get("latency") or {}).get("float_target") == target
 
 
 def float_size(report: dict[str, Any], target: str) -> tuple[float, str]:
-    """Bytes of the float model, and where the figure is from."""
+    """Bytes of the float model, and where the figure is from: a file of the same format, or the weights."""
     artifact = report["artifacts"][target]
     if artifact.get("float_size_bytes"):
-        return artifact["float_size_bytes"], "float32 file"
-    twin = report["artifacts"].get("tflite-float32")
+        named = (artifact.get("latency") or {}).get("float_target") or "float32"
+        return artifact["float_size_bytes"], f"{formats.precision(named)} file"
+    twin = report["artifacts"].get(formats.float_twin(target))
     if twin:
         return twin["size_bytes"], "float32 file"
     return report["cost"]["params"] * 4, "float32 weights"
@@ -129,10 +146,11 @@ def size_figure(report: dict[str, Any], target: str) -> Figure:
     value, unit = units.size(ours)
     widest = max(ours, reference, 1)
     bars = (
-        Bar(short(target), f"{value} {unit}", ours / widest),
+        Bar(short(report, target), f"{value} {unit}", ours / widest),
         Bar(origin, units.said(units.size(reference)), reference / widest, reference=True),
     )
-    return Figure("Size", value, unit, _ratio(reference, ours, "smaller", "larger"), bars=bars)
+    than = "float16" if origin.startswith("float16") else "float"
+    return Figure("Size", value, unit, _ratio(reference, ours, "smaller", "larger", than), bars=bars)
 
 
 def labelled(drift: dict[str, Any] | None) -> bool:
@@ -191,16 +209,19 @@ def latency_figure(report: dict[str, Any], target: str) -> Figure | None:
     if not latency:
         return None
     value, unit = units.milliseconds(latency["p50_ms"])
-    reference = latency["float_p50_ms"]
-    bars: tuple[Bar, ...] = (Bar(short(target), f"{value} {unit}", 1.0),)
+    reference, ours = latency["float_p50_ms"], short(report, target)
+    bars: tuple[Bar, ...] = (Bar(ours, f"{value} {unit}", 1.0),)
     comparison, good = "", None
-    if reference:
-        widest = max(reference, latency["p50_ms"])
-        comparison = _ratio(reference, latency["p50_ms"], "faster", "slower")
+    if is_baseline(report, target):
+        comparison = "the float baseline itself"
+    elif reference:
+        widest, than = max(reference, latency["p50_ms"]), float_name(report, target)
+        word = than if than == latency.get("float_target") else "float"
+        comparison = _ratio(reference, latency["p50_ms"], "faster", "slower", word)
         good = latency["p50_ms"] <= reference
         bars = (
-            Bar(short(target), f"{value} {unit}", latency["p50_ms"] / widest),
-            Bar("float32", units.said(units.milliseconds(reference)), reference / widest, reference=True),
+            Bar(ours, f"{value} {unit}", latency["p50_ms"] / widest),
+            Bar(than, units.said(units.milliseconds(reference)), reference / widest, reference=True),
         )
     threads = units.plural(latency["threads"], "thread")
     return Figure("Latency, median", value, unit, comparison, f"{latency['runtime']}, {threads}", good, bars)
@@ -253,17 +274,17 @@ def latency_sentence(latency: dict[str, Any]) -> str:
     return f"{latency['n']:,} runs in {processes}, {where}"
 
 
-def _ratio(reference: float, ours: float, better: str, worse: str) -> str:
+def _ratio(reference: float, ours: float, better: str, worse: str, than: str) -> str:
     """'3.9× smaller than float', '2 % slower than float'."""
     if not ours or not reference:
         return ""
     word = better if ours <= reference else worse
     ratio = max(reference, ours) / min(reference, ours)
     if ratio < 1.005:
-        return "the same as float"
+        return f"the same as {than}"
     if ratio < 1.15:
-        return f"{100 * abs(reference - ours) / reference:.0f} % {word} than float"
-    return f"{units.digits(ratio, 2)}{units.TIMES} {word} than float"
+        return f"{100 * abs(reference - ours) / reference:.0f} % {word} than {than}"
+    return f"{units.digits(ratio, 2)}{units.TIMES} {word} than {than}"
 
 
 def provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
@@ -304,9 +325,9 @@ def provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, b
         ]),
         ("Versions", [(name, text, False) for name, text in report.get("versions", {}).items()]),
         ("Files", [
-            row
-            for artifact in report["artifacts"].values()
-            for row in ((artifact["path"], artifact["sha256"], True),)
+            (path, sha256, True)
+            for name, artifact in report["artifacts"].items()
+            for path, sha256 in _files(name, artifact)
         ]),
         ("Recipe", [("", recipe, True)]),
     ]  # fmt: skip
@@ -314,6 +335,14 @@ def provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, b
         title: [(k, str(v), code) for k, v, code in rows if v not in (None, "")] for title, rows in groups
     }
     return [(title, rows) for title, rows in kept.items() if rows]
+
+
+def _files(target: str, artifact: dict[str, Any]) -> list[tuple[str, str]]:
+    """Path and sha256 of every file of a model."""
+    files = artifact.get("files") or {}
+    if len(files) < 2:
+        return [(artifact["path"], artifact["sha256"])]
+    return [(f"{target}/{name}", sha256) for name, sha256 in files.items()]
 
 
 def _images(n: int | None) -> str | None:

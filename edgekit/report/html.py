@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.report import charts, facts, units
+from edgekit.report import charts, compare, facts, formats, units
 from edgekit.report.schema import validate
 
 FLIPPED_SHOWN = 24
@@ -24,6 +24,8 @@ PLACES = {
     "xnnpack": "in the XNNPACK delegate",
     "table": "as a lookup table",
     "cpu": "outside the delegate, on the CPU",
+    "int8": "executed in int8",
+    "float": "executed in float",
     "unknown": "not known",
 }
 
@@ -63,6 +65,9 @@ def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
         created=facts.created(report),
         targets=[_target(report, name, root) for name in report["artifacts"]],
         gates=report["gates"],
+        speeds=compare.speeds(report),
+        agreement=compare.agreement(report),
+        delegates=any(a["audit"]["partitions"] is not None for a in report["artifacts"].values()),
         stages=_stages(report["stages"]),
         provenance=facts.provenance(report),
     )
@@ -80,7 +85,11 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
     gates = facts.gates_of(report, name)
     return {
         "name": name,
-        "short": facts.short(name),
+        "short": facts.short(report, name),
+        "float": facts.float_name(report, name),
+        "baseline": facts.is_baseline(report, name),
+        "format": formats.of(name),
+        "untimed": formats.untimed(name, any(a.get("latency") for a in report["artifacts"].values())),
         "artifact": artifact,
         "audit": audit,
         "drift": drift,
@@ -92,7 +101,10 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
         "speed": facts.latency_figure(report, name),
         "interval": charts.interval(drift),
         "distributions": charts.latency(
-            samples.get("artifact_ms") or [], samples.get("float_ms") or [], facts.short(name)
+            samples.get("artifact_ms") or [],
+            [] if facts.is_baseline(report, name) else samples.get("float_ms") or [],
+            facts.short(report, name),
+            facts.float_name(report, name),
         ),
         "profile": charts.error_profile(layers),
         "bytes_map": charts.treemap(layers, "bytes"),
@@ -100,7 +112,8 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
         "timed": timed,
         "runs": runs,
         "cells": [(where, PLACES[where], cells[where]) for where in PLACES if cells[where]],
-        "outside": facts.names(audit["undelegated_ops"]) + facts.names(audit["float_ops"]),
+        "outside": _outside(audit),
+        "kinds": list(((audit.get("executed") or {}).get("kinds") or {}).items()),
         "layers": layers,
         "parts": _parts(artifact.get("quantize")),
         "flipped": [_flip(row, root) for row in flipped[:FLIPPED_SHOWN]],
@@ -109,6 +122,12 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
         "gates_ok": sum(g["ok"] for g in gates),
         "gates_total": len(gates),
     }
+
+
+def _outside(audit: dict[str, Any]) -> list[str]:
+    """Operators off the fast path, each once; a float file has no other path for its float operators."""
+    floats = facts.names(audit["float_ops"]) if audit["int8_ops_share"] else []
+    return list(dict.fromkeys(facts.names(audit["undelegated_ops"]) + floats))
 
 
 def _by_op(fidelity: dict[str, Any] | None) -> list[tuple[str, Any]]:

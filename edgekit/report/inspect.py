@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.report import facts, units
+from edgekit.report import compare, facts, formats, units
 
 _BAR = 24
 _KINDS = {"int8": "green", "table": "magenta", "int16": "cyan", "dynamic": "yellow", "float": "red"}
@@ -23,32 +23,40 @@ def print_audit(
     layers: bool = True,
     console: Console | None = None,
 ) -> None:
-    """Print an audit: shares, tensors with scales, operators, what runs outside the delegate, every layer.
+    """Print an audit: shares, tensors with scales, operators, what its runtime leaves, every layer.
+
+    ONNX Runtime and OpenVINO rewrite a file, so the operators of a .onnx and an .xml are those executed.
 
     Args:
         audit: as `edgekit.verify.audit(...).as_dict()` gives it; sections whose keys are absent are left out.
-        title: the file's name.
+        title: the file's name; its ending tells a runtime with delegates from one without.
         delegation: as `edgekit.verify.delegation(...).as_dict()` gives it; without it nothing is said of
             partitions.
         layers: also list every operator.
     """
     console = console or Console(highlight=False)
     console.print(Text(title, "bold"), soft_wrap=True)
-    console.print(_overview(audit, delegation))
+    executed = title.lower().endswith((".onnx", ".xml"))
+    left = formats.FORMATS["onnx" if executed else "tflite"].left
+    console.print(_overview(audit, delegation, executed))
     for kind in ("inputs", "outputs"):
         if audit.get(kind):
             _head(console, kind)
             console.print(_tensors(audit[kind]))
     if audit.get("histogram"):
-        _head(console, "operators")
+        _head(console, "operators executed" if executed else "operators")
         console.print(_histogram(audit["histogram"], audit.get("ops") or ()))
     _listed(console, "in float", facts.names(_sequence(audit.get("float_ops"))))
-    _listed(console, "transposes", facts.names(_sequence(audit.get("transposes"))))
+    _listed(console, _layout(executed), facts.names(_sequence(audit.get("transposes"))))
     if delegation is not None:
-        _listed(console, "outside the delegate", facts.names(_sequence(delegation["undelegated_ops"])))
+        _listed(console, left, facts.names(_sequence(delegation["undelegated_ops"])))
     if layers and audit.get("ops"):
         _head(console, "layers")
         console.print(_layers(audit["ops"]))
+
+
+def _layout(executed: bool) -> str:
+    return "layout changes" if executed else "transposes"
 
 
 def _sequence(value: Any) -> list[Any] | int | None:
@@ -70,7 +78,7 @@ def _listed(console: Console, words: str, names: Sequence[str], limit: int = 20)
         console.print(Text(f"  and {len(names) - limit} more", "dim"))
 
 
-def _overview(audit: Mapping[str, Any], delegation: Mapping[str, Any] | None) -> Table:
+def _overview(audit: Mapping[str, Any], delegation: Mapping[str, Any] | None, executed: bool) -> Table:
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="dim")
     table.add_column()
@@ -88,14 +96,20 @@ def _overview(audit: Mapping[str, Any], delegation: Mapping[str, Any] | None) ->
     row("in float", str(facts.tally(_sequence(audit["float_ops"]))))
     if audit.get("dynamic_ops"):
         row("float on int8 weights", str(facts.tally(_sequence(audit["dynamic_ops"]))))
-    row("transposes", str(facts.tally(_sequence(audit["transposes"]))))
+    row(_layout(executed), str(facts.tally(_sequence(audit["transposes"]))))
     if "per_channel_share" in audit:
         row("per-channel weights", units.share(audit["per_channel_share"]))
     if "macs" in audit:
         row("MACs", units.said(units.count(audit["macs"])))
+    if executed and audit.get("kinds"):
+        row("executed", ", ".join(f"{n:,} {kind}" for kind, n in audit["kinds"].items()))
     if delegation is not None:
-        row("partitions", f"{delegation['partitions']} ({delegation['runtime']})")
-        row("outside the delegate", str(facts.tally(_sequence(delegation["undelegated_ops"]))))
+        if executed:
+            row("runtime", compare.runtime_name(delegation["runtime"]))
+        else:
+            row("partitions", f"{delegation['partitions']} ({delegation['runtime']})")
+        named = formats.FORMATS["onnx" if executed else "tflite"].left
+        row(named, str(facts.tally(_sequence(delegation["undelegated_ops"]))))
     for name in audit.get("signatures") or ():
         row("signature", name)
     return table

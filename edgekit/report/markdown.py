@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edgekit.report import charts, facts, units
+from edgekit.report import charts, compare, facts, formats, units
 from edgekit.report.schema import validate
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is a letter
@@ -45,15 +45,21 @@ def render_markdown(report: dict[str, Any]) -> str:
     mark = {True: "✅", False: "❌", None: "⚪"}[verdict.ok]
     lines += [f"{mark} **{verdict.word}.** {text(verdict.sentence)}", ""]
     for gate in facts.failed_gates(report):
-        where = f" ({code(gate['target'])})" if gate.get("target") else ""
+        where = f" ({_over(gate)})" if gate.get("target") else ""
         hint = f" Try: {text(gate['hint'])}" if gate.get("hint") else ""
         lines.append(f"- **{text(gate['name'])}**{where}: {text(gate['detail'])}.{hint}")
-    lines += _targets(report)
+    lines += _targets(report) + _runtimes(report) + _agreement(report)
     for name, artifact in report["artifacts"].items():
         lines += ["", f"## {text(name)}", ""]
-        lines += _artifact(artifact)
+        lines += _artifact(name, artifact)
     lines += _gates(report) + _stages(report) + _provenance(report)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip() + "\n"
+
+
+def _over(gate: dict[str, Any]) -> str:
+    """Which artifact a gate is about."""
+    target = gate.get("target")
+    return "all" if target == "all" else code(target) if target else ""
 
 
 def _targets(report: dict[str, Any]) -> list[str]:
@@ -63,8 +69,8 @@ def _targets(report: dict[str, Any]) -> list[str]:
         accuracy = facts.accuracy_figure(report, name)
         speed = facts.latency_figure(report, name)
         against = units.NONE
-        if latency and speed:
-            against = f"{facts.percentiles(latency, 'float_')} ({speed.comparison or 'not compared'})"
+        if latency and speed and not facts.is_baseline(report, name):
+            against = f"{facts.percentiles(latency, 'float_')} ({text(speed.comparison) or 'not compared'})"
         partitions = artifact["audit"]["partitions"]
         rows.append([
             code(name),
@@ -73,7 +79,7 @@ def _targets(report: dict[str, Any]) -> list[str]:
             facts.interval(drift) or units.NONE if drift else units.NONE,
             facts.percentiles(latency) if latency else "not measured",
             against,
-            units.NONE if partitions is None else str(partitions),
+            str(partitions) if partitions is not None and formats.of(name).delegates else units.NONE,
         ])  # fmt: skip
     head = [
         "target", "size", "accuracy", "drop, 95 % interval, points", "latency p50 / p90 / p99",
@@ -82,19 +88,68 @@ def _targets(report: dict[str, Any]) -> list[str]:
     return ["", *table(head, rows, right=(6,))] if rows else ["", "No artifact was built."]
 
 
-def _artifact(artifact: dict[str, Any]) -> list[str]:
+def _runtimes(report: dict[str, Any]) -> list[str]:
+    found = compare.speeds(report)
+    if found is None:
+        return []
+    lines = ["", "## Which runtime is fastest", "", text(found.fastest)]
+    if found.held:
+        lines[-1] += f" Held equal: {text(found.held)}."
+    if found.differing:
+        lines[-1] += f" Not held equal: {text(found.differing)}."
+    rows = [
+        [
+            code(r.target) + ("" if r.artifact else " (baseline)"),
+            text(r.runtime), text(r.precision), r.p50, r.interval or units.NONE, r.p90, r.p99, r.relative,
+        ]
+        for r in found.rows
+    ]  # fmt: skip
+    head = ["target", "runtime", "precision", "p50", "95 % interval", "p90", "p99", "against the fastest"]
+    lines += ["", *table(head, rows, right=(3, 4, 5, 6, 7))]
+    lines += [line for slower in found.slower for line in ("", f"**{text(slower)}**")]
+    told = [f"- {text(runtime)}: {text(words)}" for runtime, words in found.others]
+    return lines + (["", *told] if told else [])
+
+
+def _agreement(report: dict[str, Any]) -> list[str]:
+    found = compare.agreement(report)
+    if found is None:
+        return []
+    lines = ["", "## Do the artifacts agree", "", f"{text(found.sentence)} Same answer, and SQNR:", ""]
+    rows = [
+        [
+            code(name),
+            *(units.NONE if cell.level is None else f"{cell.agreement}, {cell.sqnr}" for cell in row),
+        ]
+        for name, row in zip(found.targets, found.rows, strict=True)
+    ]
+    lines += [*table(["", *map(code, found.targets)], rows, right=range(1, len(rows) + 1)), ""]
+    lines += [f"- {code(a)} and {code(b)}: {text(said)}." for a, b, said in found.differing]
+    if found.more:
+        lines.append(f"- and {units.plural(found.more, 'more pair')} in report.json")
+    return lines
+
+
+def _artifact(name: str, artifact: dict[str, Any]) -> list[str]:
+    kind = formats.of(name)
     audit, drift, latency = artifact["audit"], artifact.get("drift"), artifact.get("latency")
+    beside = list(artifact.get("files") or {})[1:]
+    together = f" with {', '.join(map(code, beside))}, together" if beside else ","
+    layout = "transposes" if kind.delegates else "layout changes"
     lines = [
-        f"- file: {code(artifact['path'])}, {artifact['size_bytes']:,} bytes",
+        f"- file: {code(artifact['path'])}{together} {artifact['size_bytes']:,} bytes",
         f"- sha256: {code(artifact['sha256'])}",
         f"- operators: {units.share(audit['int8_ops_share'])} in int8, {facts.tally(audit['float_ops'])} in "
-        f"float, {facts.tally(audit['transposes'])} transposes; input {code(audit['input_dtype'])}, output "
+        f"float, {facts.tally(audit['transposes'])} {layout}; input {code(audit['input_dtype'])}, output "
         f"{code(audit['output_dtype'])}",
     ]
     if audit["undelegated_ops"] is not None:
         outside = facts.names(audit["undelegated_ops"])
         named = f": {', '.join(map(code, outside[:12]))}" if outside else ""
-        lines.append(f"- outside the delegate: {facts.tally(audit['undelegated_ops'])}{named}")
+        lines.append(f"- {kind.left}: {facts.tally(audit['undelegated_ops'])}{named}")
+    if kinds := (audit.get("executed") or {}).get("kinds"):
+        said = ", ".join(f"{n:,} {text(what)}" for what, n in kinds.items())
+        lines.append(f"- executed by {kind.runtime}: {said}")
     if fidelity := artifact.get("fidelity"):
         worst = units.NONE if fidelity["max_lsb"] is None else f"{fidelity['max_lsb']:g} LSB"
         lines.append(f"- simulation against the runtime: at most {worst}")
@@ -132,7 +187,7 @@ def _gates(report: dict[str, Any]) -> list[str]:
         [
             "✅" if g["ok"] else "❌",
             text(g["name"]),
-            code(g["target"]) if g.get("target") else "",
+            _over(g),
             text(g["detail"]),
         ]
         for g in report["gates"]

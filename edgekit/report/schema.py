@@ -11,6 +11,7 @@ from typing import Any
 from edgekit.errors import ReportError
 
 SCHEMA_VERSION = 1
+EVERY = (None, "all")  # the target of a gate over several artifacts
 
 
 @functools.cache
@@ -42,7 +43,7 @@ def validate(report: dict[str, Any]) -> None:
 def _check_consistency(report: dict[str, Any]) -> None:
     for i, gate in enumerate(report["gates"]):
         target = gate.get("target")
-        if target is not None and target not in report["artifacts"]:
+        if target not in (*EVERY, *report["artifacts"]):
             raise ReportError(
                 f"report.json: gates[{i}].target: '{_one_line(target)}' has no artifact: one of "
                 f"{', '.join(report['artifacts']) or 'none built'}"
@@ -58,6 +59,47 @@ def _check_consistency(report: dict[str, Any]) -> None:
             raise ReportError(f"{where}.latency: p90 {latency['p90_ms']} below p50 {latency['p50_ms']}")
         if drift and None not in (drift["ci_low"], drift["ci_high"]) and drift["ci_low"] > drift["ci_high"]:
             raise ReportError(f"{where}.drift: ci_low {drift['ci_low']} above ci_high {drift['ci_high']}")
+    _check_runtimes(report)
+    if report.get("agreement"):
+        _check_agreement(report["agreement"])
+
+
+def _check_runtimes(report: dict[str, Any]) -> None:
+    for i, row in enumerate(report.get("runtimes") or ()):
+        where = f"report.json: runtimes[{i}]"
+        if row["artifact"] and row["target"] not in report["artifacts"]:
+            raise ReportError(
+                f"{where}.target: '{_one_line(row['target'])}' is called an artifact: one of "
+                f"{', '.join(report['artifacts']) or 'none built'}"
+            )
+        if row["p90_ms"] < row["p50_ms"]:
+            raise ReportError(f"{where}: p90 {row['p90_ms']} below p50 {row['p50_ms']}")
+        low, high = row.get("p50_low_ms"), row.get("p50_high_ms")
+        if low is not None and high is not None and low > high:
+            raise ReportError(f"{where}: p50_low_ms {low} above p50_high_ms {high}")
+
+
+def _check_agreement(found: dict[str, Any]) -> None:
+    where, names = "report.json: agreement", found["targets"]
+    for key, diagonal in (("top1", 100), ("sqnr_db", None)):
+        matrix = found[key]
+        if len(matrix) != len(names) or any(len(row) != len(names) for row in matrix):
+            raise ReportError(f"{where}.{key}: a row and a column for each of the {len(names)} targets")
+        for i, row in enumerate(matrix):
+            if row[i] != diagonal:
+                raise ReportError(f"{where}.{key}[{i}][{i}]: {row[i]}: {diagonal or 'null'} on the diagonal")
+    for i, row in enumerate(found["top1"]):
+        for j in range(i):
+            if row[j] != found["top1"][j][i]:
+                raise ReportError(
+                    f"{where}.top1[{i}][{j}]: {row[j]}: the same as [{j}][{i}], a symmetric matrix"
+                )
+    for i, pair in enumerate(found["pairs"]):
+        for key in ("a", "b"):
+            if pair[key] not in names:
+                raise ReportError(
+                    f"{where}.pairs[{i}].{key}: '{_one_line(pair[key])}': one of {', '.join(names)}"
+                )
 
 
 def _not_finite(value: Any, path: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -15,8 +15,10 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.report import facts, units
+from edgekit.report import compare, facts, formats, units
 
+_COLUMNS = 2  # so many targets stand side by side; more of them are rows
+_PAIRS = 3
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "dim")}
 
 
@@ -113,6 +115,9 @@ def print_summary(report: dict[str, Any], directory: str | Path, console: Consol
     if facts.untrained(report):
         console.print(Text(" UNTRAINED weights: accuracy means nothing ", "bold black on yellow"))
     console.print(_figures(report))
+    for part in (_runtimes(report), _agreement(report)):
+        if part is not None:
+            console.print(Padding(part, (1, 0, 0, 0)))
     console.print(Padding(_gates(report), (1, 0)))
     verdict = facts.verdict(report)
     mark, colour = _MARKS[verdict.ok]
@@ -124,7 +129,9 @@ def print_summary(report: dict[str, Any], directory: str | Path, console: Consol
 
 
 def _figures(report: dict[str, Any]) -> Table:
-    """One column a target, figures down the side."""
+    """One column a target, figures down the side; with many targets one row each."""
+    if len(report["artifacts"]) > _COLUMNS:
+        return _figure_rows(report)
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), show_header=True)
     table.add_column(Text(report["model"], "bold"), style="dim", max_width=32, overflow="fold")
     targets = list(report["artifacts"])
@@ -134,6 +141,27 @@ def _figures(report: dict[str, Any]) -> Table:
         cells = [say(report, name) for name in targets]
         if any(cells):
             table.add_row(label, *(Text(cell or units.NONE) for cell in cells))
+    return table
+
+
+def _figure_rows(report: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(Text(report["model"], "bold"), max_width=32, overflow="fold")
+    for title in ("size", "accuracy", "drop", "p50 / p90 / p99", "against float", "int8"):
+        table.add_column(Text(title, "dim"), justify="right")
+    for name, artifact in report["artifacts"].items():
+        drift, latency = artifact.get("drift"), artifact.get("latency")
+        accuracy, speed = facts.accuracy_figure(report, name), facts.latency_figure(report, name)
+        drop = drift["drop"] if drift and facts.labelled(drift) else None
+        table.add_row(
+            Text(name),
+            facts.size_figure(report, name).text,
+            accuracy.text if accuracy else units.NONE,
+            units.NONE if drop is None else units.points(drop),
+            facts.percentiles(latency) if latency else units.NONE,
+            (speed.comparison if speed else "").split(" than ")[0] or units.NONE,
+            _int8(report, name),
+        )
     return table
 
 
@@ -171,12 +199,14 @@ def _latency(report: dict[str, Any], name: str) -> str:
 
 def _float_latency(report: dict[str, Any], name: str) -> str:
     latency = report["artifacts"][name].get("latency")
-    return facts.percentiles(latency, "float_") if latency and latency["float_p50_ms"] is not None else ""
+    if not latency or latency["float_p50_ms"] is None or facts.is_baseline(report, name):
+        return ""
+    return facts.percentiles(latency, "float_")
 
 
 def _partitions(report: dict[str, Any], name: str) -> str:
     audit = report["artifacts"][name]["audit"]
-    if audit["partitions"] is None:
+    if audit["partitions"] is None or not formats.of(name).delegates:
         return ""
     outside = facts.tally(audit["undelegated_ops"])
     rest = f", {units.plural(outside, 'operator')} outside" if outside else ""
@@ -196,6 +226,50 @@ _ROWS = (
     ("int8 operators", _int8),
     ("partitions", _partitions),
 )
+
+
+def _runtimes(report: dict[str, Any]) -> Group | None:
+    """Fastest first: median, tails, times the fastest."""
+    found = compare.speeds(report)
+    if found is None:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(Text("runtimes", "bold"), overflow="fold")
+    table.add_column("", style="dim", overflow="fold")
+    for title in ("p50", "p90", "p99", ""):
+        table.add_column(Text(title, "dim"), justify="right", no_wrap=title == "p50")
+    for row in found.rows:
+        table.add_row(
+            Text(row.target, "" if row.artifact else "dim"),
+            Text(row.runtime),
+            Text(row.p50),
+            Text(row.p90),
+            Text(row.p99),
+            Text(row.relative, "green" if row is found.rows[0] else ""),
+        )
+    said = [Text(f"held equal: {found.held}", "dim")] if found.held else []
+    if found.differing:
+        said.append(Text(f"not held equal: {found.differing}", "yellow"))
+    return Group(table, *said, *(Text(line, "yellow") for line in found.slower))
+
+
+def _agreement(report: dict[str, Any]) -> Group | None:
+    """Percent of images with the same answer; columns are numbered as the rows are."""
+    found = compare.agreement(report)
+    if found is None:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(Text("agreement", "bold"), overflow="fold")
+    for i in range(len(found.targets)):
+        table.add_column(Text(str(i + 1), "dim"), justify="right")
+    for i, (name, row) in enumerate(zip(found.targets, found.rows, strict=True), start=1):
+        cells = [
+            Text("·", "dim") if cell.level is None else Text(cell.agreement, "red" if cell.below else "")
+            for cell in row
+        ]
+        table.add_row(Text.assemble((f"{i} ", "dim"), name), *cells)
+    said = [Text(f"{a} and {b}: {words}", "dim") for a, b, words in found.differing[:_PAIRS]]
+    return Group(table, Text(found.sentence, "yellow" if found.ok is False else "dim"), *said)
 
 
 def _gates(report: dict[str, Any]) -> Table:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import browser
+import formats_fixture
 import numpy as np
 import pytest
 import report_fixture
@@ -39,11 +40,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
         ("several", 1280),
         ("hostile", 320),
         ("hostile", 1280),
+        ("formats", 390),
+        ("formats", 1280),
+        ("hostile formats", 390),
     ],
 )
 def test_nothing_overflows(page: browser.Browser, tmp_path: Path, kind: str, width: int) -> None:
     report = report_fixture.report(targets=2 if kind == "several" else 1, fail=kind == "failed")
-    if kind == "hostile":
+    if "formats" in kind:
+        report = formats_fixture.report()
+    if "hostile" in kind:
         report = hostile(report)
         report["model"] = "x" * 300
         report["gates"][0]["detail"] = "y" * 300
@@ -66,6 +72,26 @@ def test_something_is_drawn(page: browser.Browser, tmp_path: Path, dark: bool) -
     bands = np.array_split(pixels, 12)
     assert min(band.std() for band in bands) > 2
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_comparison_is_drawn_to_scale(
+    page: browser.Browser, tmp_path: Path, width: int, dark: bool
+) -> None:
+    report, file = formats_fixture.report(), tmp_path / "report.html"
+    file.write_text(render_html(report), encoding="utf-8")
+    page.open(file, width, dark=dark)
+    bars = page.evaluate("[...document.querySelectorAll('.run')].map(e => e.getBoundingClientRect().width)")
+    times = [row["p50_ms"] for row in report["runtimes"]]
+    assert len(bars) == len(times)
+    assert np.allclose(np.divide(bars, bars[0]), np.divide(times, times[0]), rtol=0.02)
+    table = "document.querySelector('.agree')"
+    assert page.evaluate(f"{table}.scrollWidth <= {table}.parentElement.clientWidth")
+    shades = page.evaluate(
+        f"[...{table}.querySelectorAll('tbody td:not(.self)')].map(e => getComputedStyle(e).backgroundColor)"
+    )
+    assert len(shades) == 12 and len(set(shades)) == 3  # none, up to 0.5 % and up to 2 % of answers differ
 
 
 def test_prints(page: browser.Browser, tmp_path: Path) -> None:

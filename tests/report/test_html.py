@@ -2,10 +2,12 @@
 
 import copy
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import formats_fixture
 import pytest
 import report_fixture
 from test_schema import minimal
@@ -67,9 +69,10 @@ def test_says_what_matters_first(page: Page) -> None:
         assert words in joined
 
 
-@pytest.mark.parametrize("options", [{}, {"targets": 2}, {"fail": True}])
-def test_is_self_contained(options: dict[str, Any]) -> None:
-    html = render_html(report_fixture.report(**options))
+@pytest.mark.parametrize("options", [{}, {"targets": 2}, {"fail": True}, None])
+def test_is_self_contained(options: dict[str, Any] | None) -> None:
+    made = formats_fixture.report() if options is None else report_fixture.report(**options)
+    html = render_html(made)
     page = Page(html)
     assert not {"script", "link", "iframe", "object", "embed", "form", "base"} & set(page.tags)
     for _tag, name, value in page.attributes:
@@ -88,9 +91,11 @@ def hostile(value: Any) -> Any:
         for key, item in value.items():
             if key in kept:
                 out[key] = item
-            elif key in ("artifacts", "versions", "by_op"):
+            elif key in ("artifacts", "versions", "by_op", "settings", "kinds"):
                 names = {k: f"{k}{HOSTILE}" if key != "artifacts" else k for k in item}
                 out[key] = {names[k]: hostile(v) for k, v in item.items()}
+            elif key == "files":
+                out[key] = {f"{k}{HOSTILE}": v for k, v in item.items()}
             elif key == "target":
                 out[key] = item if isinstance(item, str) else hostile(item)
             else:
@@ -101,9 +106,9 @@ def hostile(value: Any) -> Any:
     return f"{value}{HOSTILE}" if isinstance(value, str) else value
 
 
-def test_hostile_names_stay_text() -> None:
-    report = hostile(report_fixture.report(targets=2))
-    html = render_html(report)
+@pytest.mark.parametrize("make", [lambda: report_fixture.report(targets=2), formats_fixture.report])
+def test_hostile_names_stay_text(make: Callable[[], dict[str, Any]]) -> None:
+    html = render_html(hostile(make()))
     page = Page(html)
     assert "script" not in page.tags
     assert all(not name.startswith("on") for _tag, name, _value in page.attributes)
@@ -176,6 +181,40 @@ def test_failed_gates_come_with_reason_and_cure() -> None:
     text = Page(render_html(report_fixture.report(fail=True))).text
     assert "Rejected 2 of 5 gates failed: drift, delegation." in text
     assert text.index("Try: turn on GPTQ") < text.index("Size")
+
+
+def test_several_formats() -> None:
+    text = re.sub(r"([._/-]) (?=\S)", r"\1", Page(render_html(formats_fixture.report())).text)
+    order = ["All 21 gates passed", "Which runtime is fastest", "Do the artifacts agree", "target 1 of 4"]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    for words in (
+        "OpenVINO 2026.4.0 with openvino-int8 is fastest: 2.41 ms median; tflite-int8 takes 1.27× as long.",
+        "Held equal: 1 thread",
+        "onnx-int8 is slower than its own float in ONNX Runtime 1.31.1",
+        "2.1× faster than tflite-float32",
+        "1.2× slower than onnx-float32",
+        "the graph that OpenVINO executes",
+        "for TensorRT on an NVIDIA GPU; not timed on this host",
+        "140 executed in int8 2 executed in float",
+        "118 int8, 4 float, 3 convert",
+        "openvino-int8/model.bin",
+    ):
+        assert words in text
+    assert text.count("delegate partitions") == 1
+
+
+def test_a_float_file_is_not_blamed_for_being_float() -> None:
+    report = formats_fixture.report()
+    artifact = report["artifacts"].pop("onnx-int8")
+    artifact["audit"].update(int8_ops_share=0.0, undelegated_ops=[])
+    artifact["latency"]["float_target"] = "onnx-float32"
+    report["artifacts"]["onnx-float32"] = artifact
+    report["gates"] = []
+    report["runtimes"] = []
+    text = Page(render_html(report)).text
+    assert "the float baseline itself" in text and "than onnx-float32" not in text
+    assert text.count("In float:") == 2
 
 
 def test_untrained_is_loud() -> None:

@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import formats_fixture
 import pytest
 import report_fixture
 from test_html import hostile
 from test_schema import minimal
 
 from edgekit.bundle import write_bundle
+from edgekit.report import formats
 from edgekit.report.card import model_card
 from edgekit.report.markdown import code, render_markdown, text
 
@@ -64,6 +66,50 @@ def test_failed_report() -> None:
     compare("failed.md", render_markdown(report_fixture.report(fail=True)))
 
 
+def test_report_of_several_formats() -> None:
+    compare("formats.md", render_markdown(formats_fixture.report()))
+
+
+def test_card_of_two_files(tmp_path: Path) -> None:
+    about = manifest(
+        tmp_path / "b",
+        model={"model.xml": b"<net/>", "model.bin": b"0"},
+        target="openvino-int8",
+        inputs=[_float("image", [1, 3, 224, 224])],
+        outputs=[_float("logits", [1, 24])],
+    )
+    card = model_card(formats_fixture.report(), "openvino-int8", about)
+    compare("MODEL_CARD_openvino.md", card)
+    assert 'openvino.Core().compile_model("model.xml", "CPU")' in card and "Signature" not in card
+
+
+def _float(name: str, shape: list[int]) -> dict[str, Any]:
+    return {"name": name, "shape": shape, "dtype": "float32", "scale": None, "zero_point": None}
+
+
+@pytest.mark.parametrize(
+    ("target", "file", "line"),
+    [
+        ("tflite-int8", "model.tflite", 'Interpreter(model_path="model.tflite")'),
+        ("onnx-int8", "model.onnx", 'onnxruntime.InferenceSession("model.onnx")'),
+        ("openvino-float16", "model.xml", 'openvino.Core().compile_model("model.xml", "CPU")'),
+        ("tensorrt-int8", "model.onnx", "trtexec --onnx=model.onnx --int8"),
+        ("savedmodel", "saved_model/saved_model.pb", 'tf.saved_model.load("saved_model")'),
+    ],
+)
+def test_the_card_says_how_to_load(target: str, file: str, line: str) -> None:
+    language, lines = formats.load(target, file, "serving_default", 'na"me')
+    assert any(line in text for text in lines)
+    if language == "python":
+        compile("\n".join(lines), target, "exec")
+
+
+def test_the_card_of_an_engine_does_not_claim_that_it_ran(tmp_path: Path) -> None:
+    about = manifest(tmp_path / "b", model={"model.onnx": b"x"}, target="tensorrt-int8")
+    card = model_card(formats_fixture.report(), "tensorrt-int8", about)
+    assert "TensorRT did not run here" in card and "latency: not measured" in card
+
+
 def test_card(tmp_path: Path) -> None:
     report = report_fixture.report()
     compare("MODEL_CARD.md", model_card(report, "tflite-int8", manifest(tmp_path / "b")))
@@ -94,7 +140,8 @@ def test_minimum() -> None:
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     report = hostile(report_fixture.report(fail=True))
     card = model_card(report, "tflite-int8", manifest(tmp_path / "b", name="<b>`|\n", labels=["<i>"]))
-    for page in (render_markdown(report), card):
+    several = render_markdown(hostile(formats_fixture.report()))
+    for page in (render_markdown(report), several, card):
         outside = re.sub(r"`[^`\n]*`", "", page)
         assert not re.search(r"<\w", outside)
         rows = [line for line in page.splitlines() if line.startswith("|")]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import formats_fixture
 import jsonschema
 import pytest
 import report_fixture
@@ -106,6 +107,41 @@ BROKEN = {
     "target leaves": (lambda r: r["artifacts"].update({"../up": r["artifacts"]["tflite-int8"]}), "artifacts"),
     "part without name": (_drop(*INT8, "quantize", "parts", 0, "name"), "name"),
 }
+
+
+SEVERAL = {
+    "row without target": (_drop("runtimes", 0, "target"), "target"),
+    "artifact not built": (_set("runtimes", 0, "target", value="onnx-float32"), "runtimes[0].target"),
+    "runtime p90 below p50": (_set("runtimes", 1, "p90_ms", value=0.1), "runtimes[1]"),
+    "runtime interval": (_set("runtimes", 1, "p50_low_ms", value=9.0), "runtimes[1]"),
+    "nested setting": (_set("runtimes", 0, "settings", "x", value={}), "settings.x"),
+    "matrix too small": (lambda r: r["agreement"]["top1"].pop(), "agreement.top1"),
+    "ragged matrix": (lambda r: r["agreement"]["sqnr_db"][2].pop(), "agreement.sqnr_db"),
+    "diagonal": (_set("agreement", "top1", 1, 1, value=99.0), "agreement.top1[1][1]"),
+    "not symmetric": (_set("agreement", "top1", 1, 0, value=9.0), "agreement.top1[1][0]"),
+    "strange pair": (_set("agreement", "pairs", 0, "a", value="core-ml"), "agreement.pairs[0].a"),
+    "over 100": (_set("agreement", "top1", 1, 0, value=101), "top1"),
+    "divergence without op": (_drop("agreement", "pairs", 0, "divergence", "op"), "op"),
+    "kinds": (_set("artifacts", "onnx-int8", "audit", "executed", "kinds", "int8", value=-1), "int8"),
+    "gate of nothing": (_set("gates", 0, "target", value="every"), "gates[0].target"),
+}
+
+
+@pytest.mark.parametrize("target", [None, "all", "onnx-int8"])
+def test_accepts_gates_over_several_artifacts(target: str | None) -> None:
+    report = formats_fixture.report()
+    report["gates"][-1]["target"] = target
+    validate(json.loads(json.dumps(report)))
+
+
+@pytest.mark.parametrize("case", SEVERAL)
+def test_refuses_with_several_formats(case: str) -> None:
+    change, place = SEVERAL[case]
+    report = formats_fixture.report()
+    change(report)
+    with pytest.raises(ReportError) as error:
+        validate(report)
+    assert place in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("case", BROKEN)

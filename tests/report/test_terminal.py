@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 
+import formats_fixture
 import pytest
 import report_fixture
 from rich.console import Console
@@ -58,6 +59,25 @@ def test_untrained_and_sparse_summaries() -> None:
     assert "UNTRAINED" in printed(out)
     for sparse in (minimal(), report_fixture.report(targets=0)):
         print_summary(sparse, "b", console())
+
+
+def test_summary_of_several_formats() -> None:
+    out = console(120)
+    print_summary(formats_fixture.report(), "b", out)
+    text = printed(out)
+    for words in (
+        "openvino-int8      OpenVINO 2026.4.0     2.41 ms   2.52 ms   2.93 ms   fastest",
+        "onnx-int8 is slower than its own float in ONNX Runtime 1.31.1",
+        "held equal: 1 thread",
+        "onnx-int8 and openvino-int8: 25 of 2,000 answers differ",
+        "98.75 %",
+        "3.06 / 3.14 / 3.47 ms    2.1× faster",
+    ):
+        assert words in text
+    assert [line.split()[0] for line in text.splitlines() if line.rstrip().endswith(("fastest", "×"))] == [
+        row["target"] for row in formats_fixture.runtimes()
+    ]
+    print_summary(hostile(formats_fixture.report()), "b", console(40))
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
@@ -129,6 +149,31 @@ def test_audit() -> None:
     assert "in float: 1" in text and "EXP at [head]" in text and "outside the delegate: 1" in text
     least = {"int8_ops_share": 0.0, "float_ops": 3, "transposes": 0}
     print_audit(least, "m", console=console())
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.xml"])
+def test_audit_of_an_executed_graph(file: str) -> None:
+    audit = {
+        "int8_ops_share": 0.5,
+        "float_ops": ("Softmax at head",),
+        "transposes": ("a", "b"),
+        "kinds": {"int8": 1, "float": 1, "convert": 2},
+        "histogram": {"QLinearConv": 1, "Softmax": 1},
+        "ops": (),
+    }
+    delegation = {"partitions": 1, "undelegated_ops": ["Softmax at head"], "runtime": "onnxruntime 1.31.1"}
+    out = console()
+    print_audit(audit, file, delegation=delegation, console=out)
+    text = printed(out)
+    for words in (
+        "1 int8, 1 float, 2 convert",
+        "ONNX Runtime 1.31.1",
+        "layout changes: 2",
+        "operators executed",
+    ):
+        assert words in text
+    assert "in float where the file asks for int8: 1" in text
+    assert "delegate" not in text and "partitions" not in text
 
 
 @dataclass
