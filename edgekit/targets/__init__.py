@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from edgekit.errors import UsageError, did_you_mean
 from edgekit.targets.onnx import ONNX_TARGETS
+from edgekit.targets.savedmodel import SAVEDMODEL_TARGETS
 from edgekit.targets.target import Target
 from edgekit.targets.tflite import TFLITE_TARGETS
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*TFLITE_TARGETS, *ONNX_TARGETS)}
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (*TFLITE_TARGETS, *ONNX_TARGETS, *SAVEDMODEL_TARGETS)
+}
 
 
 def get_target(name: str) -> Target:
