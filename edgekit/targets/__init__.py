@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from edgekit.errors import UsageError, did_you_mean
 from edgekit.targets.onnx import ONNX_TARGETS
+from edgekit.targets.openvino import OPENVINO_TARGETS
 from edgekit.targets.savedmodel import SAVEDMODEL_TARGETS
 from edgekit.targets.target import Target
 from edgekit.targets.tflite import TFLITE_TARGETS

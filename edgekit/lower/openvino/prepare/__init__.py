@@ -1,0 +1,33 @@
+"""Graph passes that only OpenVINO needs: a copy in, the same function in a form that runs well out.
+
+The result is an ordinary graph whose annotations say what the file quantizes, so that it runs in torch
+and can be held against the file value by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgekit.ir import Graph
+from edgekit.lower.openvino.prepare.drop_quantization import drop_quantization
+from edgekit.lower.openvino.prepare.place_quantization import place_quantization
+from edgekit.targets import Target
+
+Pass = Callable[[Graph], int]
+
+
+def passes(target: Target) -> tuple[Pass, ...]:
+    return (place_quantization,) if target.quantized else (drop_quantization,)
+
+
+def prepare(graph: Graph, target: Target) -> Graph:
+    """A copy of `graph` in the forms `target` runs best, quantized where that pays."""
+    prepared = graph.copy()
+    for run_pass in passes(target):
+        run_pass(prepared)
+        prepared.check()
+    prepared.remove_dead()
+    return prepared
+
+
+__all__ = ["passes", "prepare"]

@@ -1,0 +1,14 @@
+"""A float target computes in float, whatever calibration wrote."""
+
+from __future__ import annotations
+
+from edgekit.ir import Graph
+
+
+def drop_quantization(graph: Graph) -> int:
+    """Forget every parameter; returns how many there were."""
+    count = 0
+    for value in graph.values():
+        count += value.quant is not None
+        value.quant = None
+    return count
