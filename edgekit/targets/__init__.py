@@ -13,7 +13,7 @@ from edgekit.targets.target import Target
 from edgekit.targets.tflite import TFLITE_TARGETS
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (*TFLITE_TARGETS, *ONNX_TARGETS, *SAVEDMODEL_TARGETS)
+    target.name: target for target in (*TFLITE_TARGETS, *ONNX_TARGETS, *OPENVINO_TARGETS, *SAVEDMODEL_TARGETS)
 }
 
 
