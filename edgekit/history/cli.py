@@ -48,11 +48,11 @@ def history(
     debug: Debug = False,
 ) -> None:
     """List stored measurements by series, with the course of p50."""
-    from edgekit.history.record import load
+    from edgekit.history.results import load
     from edgekit.history.store import History, series_of
 
     with History(file, create=bool(add)) as store:
-        for record in [load(path) for path in add or ()]:
+        for record in [record for path in add or () for record in load(path)]:
             store.add(record)
         found = store.query(
             model=model, target=target, device=device, sha256=sha256, since=since, limit=limit
@@ -133,13 +133,28 @@ def compare(
 
 def _resolve(store: History, name: str, filters: dict[str, str | None]) -> Record:
     """A run by id or its beginning, by file, or by its place in the series that the options name."""
-    from edgekit.history.record import load
-
     if name in ("latest", "previous"):
         return _by_place(store, name, filters)
     if Path(name).is_file() or name.endswith(".json"):
-        return load(name)
+        return _from_file(name, filters)
     return store.get(name)
+
+
+def _from_file(name: str, filters: dict[str, str | None]) -> Record:
+    from edgekit.history.results import load
+
+    model, target = filters["model"], filters["target"]
+    found = [
+        record
+        for record in load(name)
+        if model in (None, record["artifact"]["name"]) and target in (None, record["artifact"]["target"])
+    ]
+    if len(found) != 1:
+        names = ", ".join(f"{one['artifact']['name']} {one['artifact']['target']}" for one in load(name))
+        raise UsageError(
+            f"{name}: {len(found)} measurements to choose from ({names}): --model that leaves one"
+        )
+    return found[0]
 
 
 def _by_place(store: History, place: str, filters: dict[str, str | None]) -> Record:

@@ -1,7 +1,6 @@
 """A measurement record: a plain dict, checked against record_schema.json and the rules a schema cannot say.
 
-Enters: a dict, or a JSON file whose `samples_file` may hold the raw samples. Leaves: the checked record with
-`samples_ns`, one list of nanoseconds per fresh process.
+Enters: a dict. Leaves: the same one, with `samples_ns`, one list of nanoseconds per fresh process.
 """
 
 from __future__ import annotations
@@ -45,20 +44,6 @@ def validate(record: Any, where: str = "record") -> Record:
     return record
 
 
-def load(path: str | Path) -> Record:
-    """Read and check a record file; `samples_file` is looked for beside it."""
-    path = Path(path)
-    record = _read_json(path)
-    if (
-        isinstance(record, dict)
-        and "samples_ns" not in record
-        and isinstance(record.get("samples_file"), str)
-    ):
-        samples = _read_json(path.parent / record["samples_file"])
-        record["samples_ns"] = samples.get("samples_ns") if isinstance(samples, dict) else samples
-    return validate(record, str(path))
-
-
 def timestamp(text: str, where: str = "time") -> str:
     """An ISO 8601 time as UTC of one width, so that text order is time order; no zone means UTC."""
     try:
@@ -92,7 +77,8 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, list) or all(_finite(item) for item in value)
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Raises: UsageError for a file that cannot be read or is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:

@@ -12,8 +12,8 @@ import pytest
 from history_records import record
 
 from edgekit.errors import StoreError, UsageError
-from edgekit.history import History, default_path
-from edgekit.history.record import load, timestamp, validate
+from edgekit.history import History, default_path, load
+from edgekit.history.record import timestamp, validate
 from edgekit.history.store import MIGRATIONS
 
 ROOT = Path(__file__).parents[2]
@@ -224,7 +224,7 @@ def test_samples_file_is_read_from_beside_the_record(tmp_path: Path) -> None:
     samples = whole.pop("samples_ns")
     (tmp_path / "run-1.json").write_text(json.dumps(whole | {"samples_file": "raw.json"}))
     (tmp_path / "raw.json").write_text(json.dumps({"samples_ns": samples}))
-    assert load(tmp_path / "run-1.json")["samples_ns"] == samples
+    assert load(tmp_path / "run-1.json")[0]["samples_ns"] == samples
     (tmp_path / "raw.json").unlink()
     with pytest.raises(UsageError, match=r"raw\.json: cannot be read"):
         load(tmp_path / "run-1.json")
