@@ -32,6 +32,7 @@ import torch
 
 from edgekit import capture, evidence, passes, proofs, zoo
 from edgekit import recipe as recipes
+from edgekit.capture import onnx as onnx_file
 from edgekit.data.arrays import array_images
 from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
@@ -42,6 +43,7 @@ from edgekit.session import Display, Line, Session
 from edgekit.store import Store, sha256_file
 from edgekit.targets import Target, get_target
 from edgekit.verify.audit import module_names
+from edgekit.verify.onnx_runtime import open_session
 
 _BATCH = 32
 
@@ -185,6 +187,8 @@ def _captured(session: Session, job: Job) -> Graph:
         with session.step("capture"):
             if (program := getattr(job.module, "exported", None)) is not None:
                 return capture.import_program(program, job.name, job.example)
+            if (file := getattr(job.module, "imported", None)) is not None:
+                return _proven(job, file)
             return capture.capture(job.module, job.example, job.name)
 
     def make(directory: Path, _line: Line) -> None:
@@ -192,6 +196,22 @@ def _captured(session: Session, job: Job) -> Graph:
 
     key = {"model": job.identity, "input": list(job.example.shape), "versions": evidence.versions()}
     return load(session.stage("capture", key, make) / "graph.safetensors")
+
+
+def _proven(job: Job, file: onnx_file.OnnxFile) -> Graph:
+    """The graph of an ONNX file, held against ONNX Runtime.
+
+    A QDQ file is held against onnx's own evaluator: int8 kernels saturate on processors without VNNI.
+    """
+    assert isinstance(job.module.graph, Graph)
+    graph = job.module.graph.copy()
+    if onnx_file.is_quantized(graph):
+        onnx_file.prove(graph, file)
+        return graph
+    runtime = open_session(file.model.SerializeToString(), job.name)
+    names = list(file.inputs)
+    onnx_file.prove(graph, file, lambda arrays: runtime.run(None, dict(zip(names, arrays, strict=True))))
+    return graph
 
 
 def _reference(session: Session, job: Job, graph: Graph) -> Path | None:

@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.lower": CORE | {"edgekit.targets"},
     "edgekit.data": {"edgekit.errors"},
     "edgekit.zoo": CORE | {"edgekit.data.preprocessing"},
+    "edgekit.zoo.onnx_file": CORE
+    | {"edgekit.data.preprocessing", "edgekit.zoo", "edgekit.capture.onnx"},  # a file is its graph
     "edgekit.train": CORE | {"edgekit.data"},
     "edgekit.surgery": CORE,
     "edgekit.prune": CORE,

@@ -143,15 +143,21 @@ def _prove(graph: Graph, examples: list[torch.Tensor], reference: list[torch.Ten
                 f"[capture] {graph.name}: output {value.name} differs from eager by {error:.1e}: "
                 f"at most {RELATIVE_TOLERANCE:.0e} relative; is it random or stateful in eval mode?"
             )
+    graph.batchable = find_batchable(graph, examples, got)
+
+
+def find_batchable(graph: Graph, examples: list[torch.Tensor], got: list[torch.Tensor]) -> bool:
+    """Does a batch of two answer for its second image what `got` says of it alone?"""
     # The companion differs from the example, or mixing two images of a batch would go unseen.
     batches = [torch.cat([x + torch.linspace(-1, 1, x.numel()).reshape(x.shape), x]) for x in examples]
+    graph.batchable = True  # or `run` would split the batch
     try:
-        graph.batchable = all(
+        return all(
             tuple(p.shape) == (2, *a.shape[1:]) and relative_error(p[1:], a) <= RELATIVE_TOLERANCE
             for p, a in zip(run(graph, batches), got, strict=True)
         ) and all(bool(a.any()) for a in got)  # zeros (an untrained head) would prove nothing
     except RuntimeError:
-        graph.batchable = False
+        return False
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -7,6 +7,7 @@ A spec is
     tv:NAME, timm:NAME                       that library's model and no other
     path/to/file.py:function                 your code; it returns an nn.Module
     exported.pt2                             an archive written by torch.export.save
+    model.onnx                               an ONNX file of any framework, float32 or QDQ
 
 Auxiliary classifiers (googlenet, inception_v3) are left out. Modules that can be reparameterised (repvgg,
 mobileone) come in the form they are trained in; surgery folds their branches.
@@ -35,7 +36,7 @@ class Model:
 
     Args:
         name: canonical: the library's own spelling, `file.function`, or the archive's name.
-        source: "torchvision" | "timm" | "file" | "exported".
+        source: "torchvision" | "timm" | "file" | "exported" | "onnx".
         module: in eval mode, float32.
         preprocessing: from a picture to the module's input.
         class_names: one name an output, where the weights define them.
@@ -87,14 +88,18 @@ def resolve(
         from edgekit.zoo.exported import load_exported
 
         return load_exported(spec, weights, num_classes, resolution, trust)
+    if spec.endswith(".onnx"):
+        from edgekit.zoo.onnx_file import load_onnx
+
+        return load_onnx(spec, weights, num_classes, resolution)
     if spec.endswith(".py") or ".py:" in spec:
         from edgekit.zoo.user_code import load_user_code
 
         return load_user_code(spec, weights, num_classes, resolution, trust, seed)
-    if spec.endswith((".pt", ".pth", ".safetensors", ".tflite", ".onnx")):
+    if spec.endswith((".pt", ".pth", ".safetensors", ".tflite")):
         raise UsageError(
             f"{spec}: a file of this kind does not say how to compute: "
-            "a model name with --weights FILE, file.py:function, or an exported .pt2"
+            "a model name with --weights FILE, file.py:function, an exported .pt2 or an .onnx"
         )
     from edgekit.zoo.names import find_architecture
     from edgekit.zoo.weights import load_weights

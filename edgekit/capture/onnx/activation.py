@@ -1,0 +1,236 @@
+"""Importers of activations and element-wise arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer, number, positive
+from edgekit.ir import Value
+
+if TYPE_CHECKING:
+    from edgekit.capture.onnx import Importer
+
+
+def _unary(onnx_op: str, op: str) -> None:
+    importer(onnx_op)(lambda imp, node, x: imp.emit(op, (x,)))
+
+
+for _onnx_op, _op in {
+    "Relu": "relu",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "HardSwish": "hardswish",
+    "Mish": "mish",
+    "Abs": "abs",
+    "Neg": "neg",
+    "Exp": "exp",
+    "Log": "log",
+    "Sqrt": "sqrt",
+}.items():
+    _unary(_onnx_op, _op)
+
+
+@importer("Clip")
+def clip(imp: Importer, node: OnnxNode, x: Any, low: Any = None, high: Any = None) -> Value:
+    """Bounds are attributes up to opset 10; float32's own bounds are none."""
+    bounds = []
+    for given, name in ((low, "min"), (high, "max")):
+        if isinstance(given, Value):
+            raise Unsupported("bounds that depend on the input")
+        bound = number(given) if given is not None else node.get(name)
+        bounds.append(None if bound is None or abs(bound) >= 3.4e38 else float(bound))
+    if bounds == [0, 6]:
+        return imp.emit("relu6", (x,))
+    if bounds == [0, None]:
+        return imp.emit("relu", (x,))
+    return x if bounds == [None, None] else imp.emit("clamp", (x,), low=bounds[0], high=bounds[1])
+
+
+@importer("HardSigmoid")
+def hard_sigmoid(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    """clip(alpha * x + beta, 0, 1)."""
+    alpha, beta = float(node.get("alpha", 0.2)), float(node.get("beta", 0.5))
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+        return imp.emit("hardsigmoid", (x,))
+    line = imp.emit("add", (imp.emit("mul", (x, alpha)), beta))
+    return imp.emit("clamp", (line,), low=0.0, high=1.0)
+
+
+@importer("Gelu")
+def gelu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    return imp.emit("gelu", (x,), approximate=node.get("approximate", "none"))
+
+
+@importer("Elu")
+def elu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    return imp.emit("elu", (x,), alpha=float(node.get("alpha", 1.0)))
+
+
+@importer("Selu")
+def selu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    """gamma * elu(x, alpha)."""
+    alpha = float(node.get("alpha", 1.67326319217681884765625))
+    gamma = float(node.get("gamma", 1.05070102214813232421875))
+    return imp.emit("mul", (imp.emit("elu", (x,), alpha=alpha), gamma))
+
+
+@importer("LeakyRelu")
+def leaky_relu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    return imp.emit("leaky_relu", (x,), negative_slope=float(node.get("alpha", 0.01)))
+
+
+@importer("PRelu")
+def prelu(imp: Importer, node: OnnxNode, x: Any, slope: Any) -> Value:
+    slope = constant(slope, "slopes")
+    aligned = (1,) * (len(x.shape) - slope.ndim) + slope.shape
+    if slope.size != 1 and (len(aligned) < 2 or aligned[1] != slope.size):
+        raise Unsupported(f"slopes of shape {slope.shape} (one, or one a channel)")
+    return imp.emit("prelu", (x, slope.reshape(-1)))
+
+
+@importer("Softplus")
+def softplus(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    """relu(x) + log(1 + exp(-|x|)), which does not overflow."""
+    small = imp.emit("exp", (imp.emit("neg", (imp.emit("abs", (x,)),)),))
+    return imp.emit("add", (imp.emit("relu", (x,)), imp.emit("log", (imp.emit("add", (small, 1.0)),))))
+
+
+@importer("Softsign")
+def softsign(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    return imp.emit("div", (x, imp.emit("add", (imp.emit("abs", (x,)), 1.0))))
+
+
+@importer("Softmax")
+def softmax(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    flat, dim = _softmax_axis(imp, node, x)
+    y = imp.emit("softmax", (flat,), dim=dim)
+    return y if flat is x else imp.reshape(y, x.shape)
+
+
+@importer("LogSoftmax")
+def log_softmax(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    """x - max - log(sum(exp(x - max)))."""
+    flat, dim = _softmax_axis(imp, node, x)
+    shifted = imp.emit("sub", (flat, imp.emit("amax", (flat,), dims=(dim,), keepdim=True)))
+    total = imp.emit("sum", (imp.emit("exp", (shifted,)),), dims=(dim,), keepdim=True)
+    y = imp.emit("sub", (shifted, imp.emit("log", (total,))))
+    return y if flat is x else imp.reshape(y, x.shape)
+
+
+def _softmax_axis(imp: Importer, node: OnnxNode, x: Value) -> tuple[Value, int]:
+    """Up to opset 12 the sum runs over every dimension from `axis` on."""
+    rank = len(x.shape)
+    if imp.opset >= 13:
+        return x, positive(int(node.get("axis", -1)), rank)
+    dim = positive(int(node.get("axis", 1)), rank)
+    if math.prod(x.shape[dim + 1 :]) == 1:
+        return x, dim
+    return imp.reshape(x, (math.prod(x.shape[:dim]), math.prod(x.shape[dim:]))), 1
+
+
+# arithmetic
+@dataclass(frozen=True)
+class ErfTerm:
+    """factor * x**power * (plus_one + erf(x / sqrt(2))): a GELU in the making."""
+
+    x: Value
+    plus_one: bool = False
+    power: int = 0
+    factor: float = 1.0
+
+
+@importer("Erf")
+def erf(imp: Importer, node: OnnxNode, x: Any) -> Any:
+    scaled = imp.scaled(x)
+    if scaled is None or abs(scaled[1] * math.sqrt(2) - 1) > 1e-4:
+        raise Unsupported("Erf (only within GELU)")
+    return ErfTerm(scaled[0])
+
+
+def _of_erf(imp: Importer, op: str, term: ErfTerm, other: Any) -> Any:
+    factor = number(other)
+    if op == "add" and factor == 1 and term == ErfTerm(term.x):
+        return replace(term, plus_one=True)
+    if op not in ("mul", "div"):
+        raise Unsupported("Erf (only within GELU)")
+    if factor is not None:
+        term = replace(term, factor=term.factor * factor if op == "mul" else term.factor / factor)
+    elif op == "mul" and (scaled := imp.scaled(other)) is not None and scaled[0] is term.x:
+        term = replace(term, power=term.power + 1, factor=term.factor * scaled[1])
+    elif op == "mul" and other is term.x:
+        term = replace(term, power=term.power + 1)
+    else:
+        raise Unsupported("Erf (only within GELU)")
+    if term.plus_one and term.power == 1 and abs(term.factor - 0.5) < 1e-6:
+        return imp.emit("gelu", (term.x,), approximate="none")
+    return term
+
+
+def _binary(imp: Importer, op: str, a: Any, b: Any) -> Any:
+    if isinstance(b, ErfTerm) and op in ("add", "mul"):
+        a, b = b, a
+    if isinstance(a, ErfTerm):
+        return _of_erf(imp, op, a, b)
+    if op in ("add", "mul", "maximum", "minimum") and not isinstance(a, Value):
+        a, b = b, a  # passes look for constants on the right
+    return imp.emit(op, (a, b))
+
+
+for _onnx_op, _op in {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}.items():
+    importer(_onnx_op)(lambda imp, node, a, b, op=_op: _binary(imp, op, a, b))
+
+
+def _many(imp: Importer, op: str, xs: tuple[Any, ...]) -> Any:
+    result = xs[0]
+    for x in xs[1:]:
+        result = _binary(imp, op, result, x)
+    return result
+
+
+for _onnx_op, _op in {"Sum": "add", "Max": "maximum", "Min": "minimum"}.items():
+    importer(_onnx_op)(lambda imp, node, *xs, op=_op: _many(imp, op, xs))
+
+
+@importer("Mean")
+def mean(imp: Importer, node: OnnxNode, *xs: Any) -> Value:
+    return imp.emit("mul", (_many(imp, "add", xs), 1.0 / len(xs)))
+
+
+@importer("Reciprocal")
+def reciprocal(imp: Importer, node: OnnxNode, x: Any) -> Value:
+    return imp.emit("div", (1.0, x))
+
+
+@importer("Pow")
+def power(imp: Importer, node: OnnxNode, x: Any, exponent: Any) -> Value:
+    value = number(exponent)
+    if value is None or not isinstance(x, Value):
+        raise Unsupported("an exponent that is not one number")
+    return imp.emit("mul", (x, x)) if value == 2 else imp.emit("pow", (x,), exponent=value)
+
+
+@importer("Identity")
+def identity(imp: Importer, node: OnnxNode, x: Any) -> Any:
+    return x
+
+
+@importer("Dropout")
+def dropout(imp: Importer, node: OnnxNode, x: Any, ratio: Any = None, training: Any = None) -> tuple[Any]:
+    if training is not None and (isinstance(training, Value) or np.asarray(training).any()):
+        raise Unsupported("Dropout in training mode")
+    return (x,)
+
+
+@importer("Cast", "CastLike")
+def cast(imp: Importer, node: OnnxNode, x: Any, like: Any = None) -> Any:
+    """Between floats nothing happens: the graph computes in float32."""
+    wanted = node.get("to", 1)
+    if like is not None and not isinstance(like, Value) and like.dtype.kind != "f":
+        wanted = 0
+    if wanted not in (1, 10, 11, 16):  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+        raise Unsupported("Cast to whole numbers")
+    return x

@@ -1,0 +1,100 @@
+"""Importers of QuantizeLinear and DequantizeLinear: pairs become annotations, never nodes.
+
+The int8 form of uint8 numbers with zero point zp is zp - 128: the same numbers. Constants are dequantized
+and keep the parameters that give their integers back exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer
+from edgekit.ir import QuantParams, Value
+
+if TYPE_CHECKING:
+    from edgekit.capture.onnx import Importer
+
+_SIGNED = {"int8": ("int8", 0), "uint8": ("int8", 128), "int16": ("int16", 0), "uint16": ("int16", 32768)}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What QuantizeLinear made of a Value; only DequantizeLinear, or what moves data, can read it."""
+
+    value: Value
+
+
+def _params(node: OnnxNode, scale: np.ndarray, zero_point: np.ndarray | None, dtype: str) -> QuantParams:
+    if dtype not in _SIGNED:
+        raise Unsupported(f"{node.op} with {dtype} numbers (int8, uint8, int16 or uint16)")
+    if scale.ndim > 1 or node.get("block_size", 0):
+        raise Unsupported(f"{node.op} in blocks")
+    signed, offset = _SIGNED[dtype]
+    scales = tuple(float(s) for s in scale.reshape(-1))
+    zeros = np.zeros(len(scales), np.int64) if zero_point is None else zero_point.reshape(-1).astype(np.int64)
+    axis = int(node.get("axis", 1)) if scale.ndim == 1 and scale.size > 1 else None
+    return QuantParams(scales, tuple(int(z) - offset for z in zeros), signed, axis)
+
+
+@importer("QuantizeLinear")
+def quantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any = None) -> Quantized:
+    scale = constant(scale, "scales")
+    dtype = "uint8" if zero_point is None else constant(zero_point, "zero points").dtype.name
+    params = _params(node, scale, zero_point, dtype)
+    if params.axis is not None:
+        raise Unsupported("QuantizeLinear of an activation per channel (per tensor)")
+    if not isinstance(x, Value):
+        x = imp.value(x)
+    if x.quant not in (None, params):
+        raise Unsupported("two quantizations of one tensor")
+    x.quant, x.range = params, span(params)
+    return Quantized(x)
+
+
+@importer("DequantizeLinear")
+def dequantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any = None) -> Any:
+    if isinstance(x, Quantized):
+        same = _params(node, constant(scale, "scales"), zero_point, _dtype(zero_point))
+        if x.value.quant is None or same != x.value.quant:
+            raise Unsupported("DequantizeLinear with other parameters than its QuantizeLinear")
+        return x.value
+    if not isinstance(x, np.ndarray):
+        raise Unsupported("DequantizeLinear of a tensor that no QuantizeLinear made")
+    scale = constant(scale, "scales")
+    axis = int(node.get("axis", 1)) % max(x.ndim, 1)
+    shape = [-1 if i == axis and scale.size > 1 else 1 for i in range(x.ndim)]
+    zeros = np.zeros(1, np.int64) if zero_point is None else zero_point.astype(np.int64)
+    whole = x.astype(np.int64) - (zeros.reshape(shape) if zeros.size > 1 else zeros.reshape(-1)[0])
+    data = (whole.astype(np.float32) * scale.astype(np.float32).reshape(shape)).astype(np.float32)
+    if x.dtype.name != "int32":  # a bias has the parameters its input and weight give it
+        params = _params(node, scale, zero_point, x.dtype.name)
+        if params.axis is not None:
+            params = QuantParams(params.scale, params.zero_point, params.dtype, params.axis % x.ndim)
+        imp.remember(data, params)
+    return data
+
+
+def _dtype(zero_point: Any) -> str:
+    return "uint8" if zero_point is None else constant(zero_point, "zero points").dtype.name
+
+
+def span(params: QuantParams) -> tuple[float, float]:
+    """The real numbers at both ends of a per-tensor quantization."""
+    half = 32768 if params.dtype == "int16" else 128
+    scale, zero = params.scale[0], params.zero_point[0]
+    return ((-half - zero) * scale, (half - 1 - zero) * scale)
+
+
+def fake_quantize(value: Value, tensor: torch.Tensor) -> torch.Tensor:
+    """What the file's own Q and DQ do to an annotated activation; for `edgekit.ir.run`."""
+    params = value.quant
+    if params is None or value.data is not None:
+        return tensor
+    half = 32768 if params.dtype == "int16" else 128
+    scale, zero = params.scale[0], params.zero_point[0]
+    whole = torch.clamp(torch.round(tensor / scale) + zero, -half, half - 1)
+    return (whole - zero) * scale

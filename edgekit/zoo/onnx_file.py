@@ -1,0 +1,80 @@
+"""`model.onnx`: a model of any framework, from its ONNX file.
+
+The file is imported at once: its graph is what the module runs. It carries no preprocessing and no class
+names that all exporters agree on; ImageNet's normalisation is assumed, as for user code.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekit.capture.onnx import OnnxFile, import_onnx, read
+from edgekit.errors import UnknownModelError, UsageError, WeightsError
+from edgekit.ir import Graph, run
+from edgekit.zoo import Model
+from edgekit.zoo.weights import preprocessing_from
+
+
+class OnnxModule(nn.Module):
+    """An imported graph as a module. `imported` is the file it came from, for the proof."""
+
+    def __init__(self, file: OnnxFile, graph: Graph) -> None:
+        super().__init__()
+        self.imported = file
+        self.graph = graph
+        self.training = False
+
+    def forward(self, image: torch.Tensor) -> Any:
+        results = run(self.graph, [image])
+        return results[0] if len(results) == 1 else results
+
+    def train(self, mode: bool = True) -> OnnxModule:
+        if mode:
+            raise UsageError("onnx model: cannot be put in training mode: it computes as it was exported")
+        return self
+
+
+def load_onnx(spec: str, weights: str, num_classes: int | None, resolution: int | None) -> Model:
+    """The model in an ONNX file.
+
+    Raises:
+        UnknownModelError: no such file.
+        ArtifactError: a damaged file, or data files that are missing or outside its folder.
+        CaptureError: operators or shapes that cannot be imported.
+        WeightsError, UsageError: a file that does not take one picture, or an argument it cannot honour.
+    """
+    path = Path(spec).expanduser()
+    if not path.is_file():
+        raise UnknownModelError(f"{path}: no such file: an ONNX file")
+    if weights != "auto":
+        raise WeightsError(f"{path}: holds its own weights, '{weights}' cannot be put in: auto")
+    if num_classes is not None:
+        raise UsageError(
+            f"{path}: its number of classes was fixed when it was exported: leave num_classes out"
+        )
+    file = read(path)
+    graph = import_onnx(file, resolution)
+    channels, side = _picture(graph, path)
+    if resolution not in (None, side):
+        raise UsageError(
+            f"{path}: was exported for {side} px, {resolution} were asked for: leave it out, or export again"
+        )
+    record = {"kind": "file", "source": str(path), "sha256": file.sha256, "untrained": False}
+    module = OnnxModule(file, graph).eval()
+    preprocessing = preprocessing_from(None, side, spec)
+    return Model(path.stem, "onnx", module, preprocessing, None, record, (1, channels, side, side))
+
+
+def _picture(graph: Graph, path: Path) -> tuple[int, int]:
+    """Channels and side of the one picture the graph takes."""
+    shapes = [value.shape for value in graph.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4:
+        raise UsageError(f"{path}: takes {shapes or 'nothing'}: one picture (1, C, H, W)")
+    _, channels, height, width = shapes[0]
+    if channels != 3 or height != width:
+        raise UsageError(f"{path}: takes {shapes[0]}: one square RGB picture (1, 3, H, H)")
+    return channels, height
