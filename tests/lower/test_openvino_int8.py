@@ -1,0 +1,138 @@
+"""What OpenVINO's CPU plugin really executes of our int8 files, and where they are rounded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from litert import annotate
+from openvino_runs import executed, run_files
+
+from edgekit.capture import capture
+from edgekit.ir import Graph, Value
+from edgekit.lower.openvino import lower, prepare
+from edgekit.passes import optimize
+from edgekit.quantize import simulate, sqnr_db
+from edgekit.targets import get_target
+from tests.cases import OP_CASES, Sketch
+
+INT8 = get_target("openvino-int8")
+SIDE = 96
+
+
+def _images(count: int) -> torch.Tensor:
+    return torch.randn((count, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(5))
+
+
+def _network(name: str) -> Graph:
+    """A torchvision network with seeded weights, calibrated on four images and prepared."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = getattr(torchvision.models, name)(weights=None, num_classes=10)
+    module.train()
+    with torch.no_grad():
+        for _ in range(3):
+            module(_images(8))
+    graph = capture(module.eval(), torch.zeros(1, 3, SIDE, SIDE), name)
+    optimize(graph)
+    annotate(graph, _images(4))
+    return prepare(graph, INT8)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+def test_every_convolution_runs_in_eight_bits(name: str) -> None:
+    prepared = _network(name)
+    lowered = lower(prepared, INT8)
+    rows = [row for row in executed(lowered.files) if row["layer"] in ("Convolution", "FullyConnected")]
+    weighted = [node for node in prepared.nodes if node.op in ("conv2d", "linear")]
+    assert len(rows) == len(weighted)
+    assert [row for row in rows if row["precision"] not in ("i8", "u8")] == []
+    image = _images(1)
+    (found,) = run_files(lowered.files, image)
+    assert sqnr_db(simulate(prepared, image)[0], torch.from_numpy(found)) > 25.0
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small"])
+def test_hardswish_is_fused_into_its_convolution(name: str) -> None:
+    """Nothing is rounded between them, so that no element-wise operator is left to run alone."""
+    prepared = _network(name)
+    hardswishes = [node for node in prepared.nodes if node.op == "hardswish"]
+    assert len(hardswishes) > 10
+    assert all(node.operands[0].quant is None for node in hardswishes)
+    layers = {row["origins"]: row["layer"] for row in executed(lower(prepared, INT8).files)}
+    alone = [name for name, layer in layers.items() if "HSwish" in name and layer != "Convolution"]
+    assert [name for name in alone if "classifier" not in name] == []
+
+
+def _placed(sketch: Sketch, *outputs: Value) -> Graph:
+    graph = sketch.graph(*outputs)
+    annotate(graph, torch.randn((4, *sketch.input.shape[1:]), generator=torch.Generator().manual_seed(3)))
+    return prepare(graph, INT8)
+
+
+def _fake_quantizes(graph: Graph) -> int:
+    return sum(op.builtin == "FakeQuantize" for op in lower(graph, INT8).operators)
+
+
+def test_one_rounding_serves_a_chain_of_moves() -> None:
+    s = Sketch((1, 8, 10, 12))
+    moved = s.op(
+        "channel_shuffle", s.op("max_pool2d", s.input, kernel=(2, 2), stride=(2, 2), padding=(0, 0)), groups=2
+    )
+    first, second = s.ops("split", moved, sizes=(4, 4), dim=1)
+    graph = _placed(s, s.conv(first, 4), s.conv(second, 4))
+    assert graph.inputs[0].quant is not None
+    assert _fake_quantizes(graph) == 1
+
+
+def test_a_reader_that_only_loses_precision_reads_the_float() -> None:
+    """x is normalized in float and multiplied in integers."""
+    s = Sketch((1, 8, 10, 12))
+    x = s.op("hardswish", s.input)
+    normal = s.op("group_norm", x, s.const(8), s.const(8), groups=2, eps=1e-5)
+    graph = _placed(s, normal, s.conv(x, 4))
+    held = graph.value(x.name)
+    assert held.quant is None
+    (copy,) = [node.output for node in graph.nodes if node.op == "reshape"]
+    assert copy.quant is not None
+    assert copy.name == f"{x.name}.rounded"
+
+
+def test_an_output_is_never_rounded() -> None:
+    s = Sketch((1, 8, 10, 12))
+    x = s.conv(s.input, 8, activation="relu")
+    graph = _placed(s, x, s.conv(x, 4))
+    assert all(value.quant is None for value in graph.outputs)
+    assert _fake_quantizes(graph) == 2
+
+
+def test_the_right_side_of_a_product_has_zero_point_zero() -> None:
+    graph = OP_CASES["attention"].graph()
+    annotate(graph, OP_CASES["attention"].images())
+    products = [node for node in prepare(graph, INT8).nodes if node.op == "matmul"]
+    assert len(products) == 2
+    assert all(n.operands[1].quant and n.operands[1].quant.zero_point == (0,) for n in products)
+
+
+def test_a_layer_left_in_float_keeps_its_weights() -> None:
+    case = OP_CASES["conv2d-1x1"]
+    graph = case.graph()
+    annotate(graph, case.images())
+    graph.inputs[0].quant = None
+    prepared = prepare(graph, INT8)
+    assert [value for value in prepared.values() if value.quant is not None] == []
+    assert _fake_quantizes(prepared) == 0
+
+
+def test_weights_are_the_graphs_integers() -> None:
+    from edgekit.quantize import integers
+
+    case = OP_CASES["conv2d-grouped"]
+    graph = case.graph()
+    annotate(graph, case.images())
+    prepared = prepare(graph, INT8)
+    weight = prepared.nodes[0].operands[1]
+    wanted = integers(weight).numpy()
+    assert wanted.dtype == np.int8
+    assert wanted.tobytes() in lower(prepared, INT8).files["model.bin"]
