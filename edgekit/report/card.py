@@ -99,7 +99,7 @@ def _load(artifact: dict[str, Any], target: str, manifest: dict[str, Any]) -> li
         target, manifest["file"], manifest["signature"], manifest["inputs"][0]["name"]
     )
     given = (artifact.get("latency") or {}).get("settings") or {}
-    told = ", ".join(f"{code(k)} {code(v)}" for k, v in given.items())
+    told = ", ".join(f"{code(k)} {code(formats.setting(v))}" for k, v in given.items())
     said = [] if not told else ["", f"Measured with {told}."]
     return [f"Load it with {formats.of(target).runtime}:", "", f"```{language}", *lines, "```", *said]
 

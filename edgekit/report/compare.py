@@ -12,7 +12,6 @@ from typing import Any
 from edgekit.report import formats, units
 
 PAIRS_SHOWN = 12
-_SPOKEN = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ai-edge-litert": "LiteRT"}
 _THREADS = ("threads", "num_threads", "intra_op_threads", "intra_op_num_threads", "inference_num_threads")
 _PRECISION = ("precision_hint", "inference_precision_hint")
 _PINNING = ("pinning", "cpu_pinning", "enable_cpu_pinning")
@@ -69,12 +68,6 @@ class Agreement:
     more: int
 
 
-def runtime_name(text: str) -> str:
-    """'ONNX Runtime 1.31.1' for 'onnxruntime 1.31.1'."""
-    first, _, rest = text.partition(" ")
-    return f"{_SPOKEN.get(first.lower(), first)} {rest}".strip()
-
-
 def speeds(report: dict[str, Any]) -> Speeds | None:
     """The runtimes, fastest first; None unless there are two to compare."""
     found = sorted(report.get("runtimes") or (), key=lambda row: (row["p50_ms"], row["target"]))
@@ -92,13 +85,13 @@ def _row(row: dict[str, Any], fastest: dict[str, Any], widest: float) -> Row:
     relative = row["p50_ms"] / (fastest["p50_ms"] or 1.0)
     return Row(
         row["target"],
-        runtime_name(row["runtime"]),
+        formats.runtime_name(row["runtime"]),
         row["precision"],
         row["artifact"],
         _ms(row["p50_ms"]),
         _ms(row["p90_ms"]),
         _ms(row["p99_ms"]),
-        "" if low is None or high is None else f"{_ms(low)} to {_ms(high)}",
+        "" if low is None or high is None else f"{_ms(low).split(' ')[0]} to {_ms(high)}",
         "fastest" if row is fastest else f"{units.digits(relative, 3)}{units.TIMES}",
         round(100 * row["p50_ms"] / widest, 2),
         None if low is None else round(100 * low / widest, 2),
@@ -112,9 +105,8 @@ def _ms(value: float | None) -> str:
 
 def _fastest(rows: list[dict[str, Any]]) -> str:
     first, second = rows[:2]
-    said = (
-        f"{runtime_name(first['runtime'])} with {first['target']} is fastest: {_ms(first['p50_ms'])} median"
-    )
+    who = f"{formats.runtime_name(first['runtime'])} with {first['target']}"
+    said = f"{who} is fastest: {_ms(first['p50_ms'])} median"
     if not first["artifact"]:
         said += " (a float baseline, not one of the artifacts)"
     ratio = second["p50_ms"] / (first["p50_ms"] or 1.0)
@@ -143,7 +135,7 @@ def _loses(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     ratio = units.digits(row["p50_ms"] / (base["p50_ms"] or 1.0), 3)
     unsure = ", though the intervals overlap" if _overlap(row, base) else ""
     return (
-        f"{row['target']} is slower than its own float in {runtime_name(row['runtime'])}: "
+        f"{row['target']} is slower than its own float in {formats.runtime_name(row['runtime'])}: "
         f"{_ms(row['p50_ms'])} against {_ms(base['p50_ms'])} of {base['target']} "
         f"({ratio}{units.TIMES}){unsure}."
     )
@@ -166,8 +158,8 @@ def _settings(rows: list[dict[str, Any]]) -> tuple[str, str, tuple[tuple[str, st
         held.append(f"and where a runtime can be told: {', '.join(partly)}")
     others: dict[str, dict[str, str]] = {}
     for row in rows:
-        rest = {k: _value(v) for k, v in _of(row) if _meaning(k) is None}
-        others.setdefault(runtime_name(row["runtime"]), {}).update(rest)
+        rest = {k: formats.setting(v) for k, v in _of(row) if _meaning(k) is None}
+        others.setdefault(formats.runtime_name(row["runtime"]), {}).update(rest)
     return (
         ", ".join(held),
         ", ".join(differing),
@@ -193,13 +185,7 @@ def _spoken(meaning: str, value: Any) -> str:
     if meaning == "pinning":
         off = str(value).lower() in ("false", "no", "off", "0")
         return "threads not pinned to cores" if off else "threads pinned to cores"
-    return f"{meaning} {_value(value)}"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{meaning} {formats.setting(value)}"
 
 
 def agreement(report: dict[str, Any]) -> Agreement | None:

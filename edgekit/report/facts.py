@@ -224,7 +224,8 @@ def latency_figure(report: dict[str, Any], target: str) -> Figure | None:
             Bar(than, units.said(units.milliseconds(reference)), reference / widest, reference=True),
         )
     threads = units.plural(latency["threads"], "thread")
-    return Figure("Latency, median", value, unit, comparison, f"{latency['runtime']}, {threads}", good, bars)
+    runtime = formats.runtime_name(latency["runtime"])
+    return Figure("Latency, median", value, unit, comparison, f"{runtime}, {threads}", good, bars)
 
 
 def percentiles(latency: dict[str, Any], of: str = "") -> str:
@@ -269,7 +270,7 @@ def p_value(p: float) -> str:
 
 def latency_sentence(latency: dict[str, Any]) -> str:
     """How latency was measured."""
-    where = f"{latency['runtime']}, {units.plural(latency['threads'], 'thread')}"
+    where = f"{formats.runtime_name(latency['runtime'])}, {units.plural(latency['threads'], 'thread')}"
     processes = units.plural(latency["processes"], "fresh process", "fresh processes")
     return f"{latency['n']:,} runs in {processes}, {where}"
 

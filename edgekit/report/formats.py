@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 FLOAT = ("float32", "float16")
+_SPOKEN = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "ai-edge-litert": "LiteRT"}
 _PRECISION = {"savedmodel": "float32"}
 
 
@@ -75,6 +77,19 @@ def float_twin(target: str) -> str:
     return kind if kind == "savedmodel" else f"{kind}-float32"
 
 
+def runtime_name(text: str) -> str:
+    """'ONNX Runtime 1.31.1' for 'onnxruntime 1.31.1'."""
+    first, _, rest = text.partition(" ")
+    return f"{_SPOKEN.get(first.lower(), first)} {rest}".strip()
+
+
+def setting(value: Any) -> str:
+    """What a runtime was told, as a word."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def untimed(target: str, others_timed: bool) -> str:
     """Why there is no latency."""
     if family(target) == "tensorrt":
@@ -94,12 +109,14 @@ def load(target: str, file: str, signature: str, tensor: str) -> tuple[str, list
         case "onnx":
             return "python", [
                 "import onnxruntime",
+                "",
                 f"session = onnxruntime.InferenceSession({path})",
                 f"outputs = session.run(None, {{{given}: image}})",
             ]
         case "openvino":
             return "python", [
                 "import openvino",
+                "",
                 f'model = openvino.Core().compile_model({path}, "CPU")',
                 "outputs = model([image])",
             ]
@@ -110,11 +127,13 @@ def load(target: str, file: str, signature: str, tensor: str) -> tuple[str, list
             folder = str(at.parent if at.name == "saved_model.pb" else at)
             return "python", [
                 "import tensorflow as tf",
+                "",
                 f"model = tf.saved_model.load({json.dumps(folder)})",
                 f"outputs = model.signatures[{json.dumps(signature)}](**{{{given}: tf.constant(image)}})",
             ]
     return "python", [
         "from ai_edge_litert.interpreter import Interpreter",
+        "",
         f"run = Interpreter(model_path={path}).get_signature_runner({json.dumps(signature)})",
         f"outputs = run(**{{{given}: image}})",
     ]

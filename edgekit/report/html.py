@@ -41,7 +41,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(units=units, facts=facts, places=PLACES)
+    environment.globals.update(units=units, facts=facts, formats=formats, places=PLACES)
     environment.filters["breakable"] = _breakable
     return environment
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.report import compare, facts, formats, units
+from edgekit.report import facts, formats, units
 
 _BAR = 24
 _KINDS = {"int8": "green", "table": "magenta", "int16": "cyan", "dynamic": "yellow", "float": "red"}
@@ -105,7 +105,7 @@ def _overview(audit: Mapping[str, Any], delegation: Mapping[str, Any] | None, ex
         row("executed", ", ".join(f"{n:,} {kind}" for kind, n in audit["kinds"].items()))
     if delegation is not None:
         if executed:
-            row("runtime", compare.runtime_name(delegation["runtime"]))
+            row("runtime", formats.runtime_name(delegation["runtime"]))
         else:
             row("partitions", f"{delegation['partitions']} ({delegation['runtime']})")
         named = formats.FORMATS["onnx" if executed else "tflite"].left

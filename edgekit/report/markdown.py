@@ -108,7 +108,7 @@ def _runtimes(report: dict[str, Any]) -> list[str]:
     lines += ["", *table(head, rows, right=(3, 4, 5, 6, 7))]
     lines += [line for slower in found.slower for line in ("", f"**{text(slower)}**")]
     told = [f"- {text(runtime)}: {text(words)}" for runtime, words in found.others]
-    return lines + (["", *told] if told else [])
+    return lines + (["", "What each was told besides:", "", *told] if told else [])
 
 
 def _agreement(report: dict[str, Any]) -> list[str]:
