@@ -11,7 +11,8 @@ and a test over samples calls most identical runs different. A difference is cal
 Noise is the standard deviation of the change between two runs of one artifact: sqrt(2) x the pooled standard
 deviation of log p50 over other stored runs of equal conditions, once they give 4 degrees of freedom (with
 fewer, 3 x an estimate is exceeded by chance in 5 % of the cases: Student's t). Until then it is the
-between-process deviation of A and B themselves, 1.4826 x the median absolute deviation.
+between-process deviation of A and B themselves, 1.4826 x the median absolute deviation: it cannot see a
+machine that changes between runs, where identical runs are then called different; a note says so.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Noise:
 
     percent: float
     source: str
+    of_device: bool  # from repeated runs, not from the two compared
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def compare(
         min_change_percent=min_change_percent,
         noise=noise,
         processes=(len(x), len(y)),
-        notes=tuple(_notes(a, b, free)),
+        notes=tuple(_notes(a, b, free, noise)),
     )
 
 
@@ -201,8 +203,8 @@ def device_noise(a: Record, b: Record, repeats: Iterable[Record] = ()) -> Noise:
     if freedom >= MIN_FREEDOM:
         variance = sum(float(((runs - runs.mean()) ** 2).sum()) for runs in repeated) / freedom
         count = sum(len(runs) for runs in repeated)
-        return Noise(100.0 * math.sqrt(2.0 * variance), f"{count} stored runs of equal conditions")
-    return Noise(100.0 * _process_deviation(a, b), "between the processes of these two runs")
+        return Noise(100.0 * math.sqrt(2.0 * variance), f"{count} stored runs of equal conditions", True)
+    return Noise(100.0 * _process_deviation(a, b), "between the processes of these two runs", False)
 
 
 def _process_deviation(a: Record, b: Record) -> float:
@@ -270,13 +272,18 @@ def _said(conditions: dict[str, Any], name: str) -> str:
     return "none" if value is None else str(value)
 
 
-def _notes(a: Record, b: Record, free: frozenset[str]) -> list[str]:
+def _notes(a: Record, b: Record, free: frozenset[str], noise: Noise) -> list[str]:
     notes = [f"across {text}" for text in differences(a, b) if text not in differences(a, b, free)]
     parts = [record["runtime"].get("partitions") for record in (a, b)]
     if parts[0] != parts[1]:
         notes.append(f"delegate partitions {parts[0]} and {parts[1]}")
     if a["artifact"]["sha256"] == b["artifact"]["sha256"]:
         notes.append("the same artifact twice")
+    if not noise.of_device:
+        notes.append(
+            f"how much this device changes between runs is not known: {MIN_FREEDOM + 1} more stored runs "
+            f"of one artifact under these conditions tell"
+        )
     return notes
 
 

@@ -136,7 +136,7 @@ def test_across_frees_what_it_names_and_nothing_else() -> None:
     a = record("run-a")
     newer = record("run-b", runtime__version="2.4.0")
     verdict = compare(a, newer, across=["runtime"])
-    assert verdict.notes == (
+    assert verdict.notes[:-1] == (
         "across runtime ai-edge-litert 2.3.0 and ai-edge-litert 2.4.0",
         "the same artifact twice",
     )
@@ -182,6 +182,9 @@ def test_noise_raises_the_threshold() -> None:
     assert compare(a, b).verdict == "regression"
     noisy_device = compare(a, b, repeats)
     assert noisy_device.verdict == "no difference"
+    assert not any("not known" in note for note in noisy_device.notes)
+    assert "5 more stored runs" in compare(a, b, repeats[:4]).notes[-1]
+    assert "not known" not in " ".join(compare(a, b, repeats[:5]).notes)
     assert noisy_device.threshold_percent == pytest.approx(3 * noisy_device.noise.percent)
     assert noisy_device.threshold_percent > 6
 
