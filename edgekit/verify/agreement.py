@@ -8,18 +8,17 @@ so the SQNR between them falls slowly, and a sudden fall is a difference in mean
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from edgekit.errors import DataError
-from edgekit.ir import Graph
+from edgekit.ir import Value
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
-from edgekit.verify.runtime import read_values
-from edgekit.verify.sources import ModelFile, Source
+from edgekit.verify.placed import Placed, placed_values
 
 MAX_DIFFERING = 100
 FALL_DB = 6.0  # a noise power four times larger, and more than a layer of rounding adds
@@ -106,15 +105,6 @@ def agreement(logits: Mapping[str, np.ndarray], max_differing: int = MAX_DIFFERI
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A file and where the graph's values lie in it: `Lowered.tensors` and, if it has any, `.layouts`."""
-
-    file: Source | ModelFile
-    tensors: Mapping[str, str]
-    layouts: Mapping[str, Sequence[int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Divergence:
     """The first value at which two files part: dB between them before and at it; values compared."""
 
@@ -133,29 +123,24 @@ class Divergence:
 
 
 def first_divergence(
-    graph: Graph, first: Placed, second: Placed, images: np.ndarray, fall_db: float = FALL_DB
+    first: Placed, second: Placed, images: np.ndarray, fall_db: float = FALL_DB
 ) -> Divergence | None:
     """The first layer in graph order where two files' values part by more than rounding.
 
-    That is the first value whose SQNR between the files lies below 30 dB and `fall_db` below the lowest SQNR
-    of the inputs it was computed from; where nothing falls that far, the value with the largest fall.
+    Compared are values of the same name that both files hold on the same grid, or both in float. The answer
+    is the first of them whose SQNR between the files lies below 30 dB and `fall_db` below the lowest SQNR of
+    what it was computed from; where nothing falls that far, the one with the largest fall.
 
     Args:
-        graph: a prepared graph of the model; it gives the order, the modules and who reads whom. Values are
-            matched by name, so the two files may come from differently prepared graphs.
+        first: its graph gives the order and who reads whom.
         images: float32 (N, C, H, W); a few are enough, best those on which the files disagree.
     Returns: None when the files share no value or never differ.
     """
-    shared = [
-        value
-        for node in graph.nodes
-        for value in node.outputs
-        if value.name in first.tensors and value.name in second.tensors
-    ]
-    if not shared:
+    names = _shared(first, second)
+    if not names:
         return None
-    names = [value.name for value in shared]
-    one, other = (_read(placed, names, graph, images) for placed in (first, second))
+    graph = first.graph
+    one, other = (placed_values(placed, names, images) for placed in (first, second))
     between = {name: float(sqnr_db(one[name], other[name])) for name in names}
     felt: dict[str, float] = {value.name: SQNR_CEILING_DB for value in graph.inputs}
     found: list[Divergence] = []
@@ -166,22 +151,26 @@ def first_divergence(
             felt[value.name] = after
             if value.name in between and after < before:
                 module = node.source or value.name
-                found.append(Divergence(value.name, node.op, module, before, after, len(shared)))
+                found.append(Divergence(value.name, node.op, module, before, after, len(names)))
     parted = [d for d in found if d.after_db < _NEAR_DB and d.before_db - d.after_db >= fall_db]
     return parted[0] if parted else max(found, key=lambda d: d.before_db - d.after_db, default=None)
 
 
-def _read(placed: Placed, names: Sequence[str], graph: Graph, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Values by name in the graph's own layout, (N, ...)."""
-    tensors = [placed.tensors[name] for name in names]
-    read = read_values(placed.file, list(dict.fromkeys(tensors)), images)
-    found = {}
-    for name, tensor in zip(names, tensors, strict=True):
-        array = read[tensor]
-        layout = placed.layouts.get(name)
-        if layout is not None:
-            shape = graph.value(name).shape
-            array = array.reshape(len(array), *(shape[dim] for dim in layout))
-            array = array.transpose(0, *(1 + list(layout).index(dim) for dim in range(len(layout))))
-        found[name] = array.reshape(len(array), -1)
-    return found
+def _shared(first: Placed, second: Placed) -> list[str]:
+    """Names of the results that both files hold and that mean the same in both."""
+    theirs = {value.name: value for node in second.graph.nodes for value in node.outputs}
+    return [
+        value.name
+        for node in first.graph.nodes
+        for value in node.outputs
+        if value.name in first.tensors and value.name in second.tensors and value.name in theirs
+        if _grid(value) == _grid(theirs[value.name]) and value.shape == theirs[value.name].shape
+    ]
+
+
+def _grid(value: Value) -> tuple[float, int] | None:
+    """Scale and zero point as int8: uint8 with 128 more is the same grid."""
+    if value.quant is None:
+        return None
+    shift = 128 if value.quant.dtype == "uint8" else 0
+    return value.quant.scale[0], value.quant.zero_point[0] - shift

@@ -181,6 +181,8 @@ def _kind(node: OnnxNode, graph: OnnxModel, arrays: Mapping[str, tuple[str, tupl
     if node.op in _CONVERSIONS:
         ends = {t.name for t in (*graph.inputs, *graph.outputs)}
         return "convert" if not data or ends & {*data, *node.outputs} else "float"
+    if not data:  # of constants alone
+        return "other"
     if node.op.startswith("QLinear") or node.op in _QUANTIZED:
         return "int8"
     if node.op in _DYNAMIC:

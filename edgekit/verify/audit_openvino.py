@@ -122,6 +122,8 @@ def _kind(node: Any, layer: str, op: str, origins: tuple[str, ...]) -> str:
         if inputs <= _EIGHT_BIT:
             return "int8"
         return "dynamic" if {_type(port) for port in reads[:2]} & _EIGHT_BIT else "float"
+    if not data:  # of constants alone: done once, before the first image
+        return "other"
     taken, given = {_type(port) for port in data}, {_type(port) for port in node.outputs()}
     rescales = any("Dequantization" in name for name in origins)
     users = [reader.get_node() for port in node.outputs() for reader in port.get_target_inputs()]

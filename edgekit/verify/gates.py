@@ -19,6 +19,7 @@ from edgekit.verify.drift import Drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity
 from edgekit.verify.latency import Latency
 from edgekit.verify.layers import LayerError
+from edgekit.verify.runtime_fidelity import RuntimeFidelity
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Evidence:
         Evidence of its own. divergences: (first, second) of a pair -> where the two part.
     """
 
-    fidelity: Fidelity | FloatFidelity | None = None
+    fidelity: Fidelity | RuntimeFidelity | FloatFidelity | None = None
     drift: Drift | None = None
     audit: Audit | None = None
     delegation: Delegation | None = None

@@ -146,7 +146,9 @@ def read_values(file: ModelFile, names: Sequence[str], images: np.ndarray) -> di
     found: dict[str, list[np.ndarray]] = {name: [] for name in asked}
     for image in images:
         given = session.run(wanted, {runner.taken.name: runner._input(image)})
-        for (name, (_, grid)), array in zip(asked.items(), given, strict=True):
+        for (name, (held, grid)), array in zip(asked.items(), given, strict=True):
+            if grid is None and array.dtype.name in _INTEGERS:
+                grid = grid_of(model, held)
             found[name].append(grid.real(array) if grid else array.astype(np.float32))
     return {name: np.stack(rows) for name, rows in found.items()}
 

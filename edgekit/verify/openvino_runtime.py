@@ -97,10 +97,9 @@ class _Probe(Runner):
     def __init__(self, file: ModelFile, names: Sequence[str]) -> None:
         self.model = read_network(file)
         held = _held_as(self.model, names)
-        unlike = {_key(output): output for output in held.values()}
-        first = len(self.model.outputs)
-        self.model.add_outputs(list(unlike.values()))
-        order = {key: first + i for i, key in enumerate(unlike)}
+        self.model.add_outputs(list({_key(output): output for output in held.values()}.values()))
+        results = [port.get_node().input_value(0) for port in self.model.outputs]
+        order = {_key(output): i for i, output in enumerate(results)}
         self.places = {name: order[_key(output)] for name, output in held.items()}
         self._start(file, self.model, 1)
 

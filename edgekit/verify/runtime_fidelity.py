@@ -1,0 +1,226 @@
+"""Does ONNX Runtime or OpenVINO compute what the graph says? Every quantized value: graph + file -> steps.
+
+Teacher-forced as in `fidelity`: each operator is given the values the runtime itself computed before it. What
+is expected is the graph's meaning: the float operator on dequantized inputs and weights, its result on the
+grid of `value.quant`. These runtimes requantize in float32, in an order of their own, and fuse float
+operators into the 8-bit kernel before them, so a result on the edge between two steps may go either way: one
+step is rounding. More than one step is a kernel with other arithmetic: 16-bit saturation of u8 x s8 products
+on CPUs without VNNI, for one.
+
+The inner values are read from a copy of the file with further outputs, which can make the runtime fuse
+differently; `probe_db` is the SQNR of the copy's answers against the file's, and `probe_agrees` judges it.
+What only the shipped file fuses shows in `answers_db`: its outputs against those of the graph run freely with
+every annotated value on its grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgekit.errors import ArtifactError
+from edgekit.ir import Graph, Node, Value, run_node
+from edgekit.verify.drift import sqnr_db
+from edgekit.verify.integers import dequantize, quantize_reals, weight_codes
+from edgekit.verify.placed import Placed, placed_values
+from edgekit.verify.runtime import run_model
+
+Tensor = torch.Tensor
+# A copy with more outputs may round a tie the other way or fuse less, and a step in a squeeze-excite gate
+# reaches the logits: 19 to 30 dB on a trained MobileNetV3-Large, where quantization alone leaves 15 to 20.
+_SAME_ANSWERS_DB = 10.0
+
+
+@dataclass(frozen=True)
+class ValueFidelity:
+    """One value: the runtime against the graph's meaning, in steps of its grid and in dB."""
+
+    op: str
+    module: str
+    value: str
+    max_lsb: int
+    mismatch_share: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class RuntimeFidelity:
+    """max_lsb is over every quantized value; by_op: max_lsb, mismatch_share, sqnr_db and layers per op."""
+
+    max_lsb: int
+    mismatch_share: float
+    min_sqnr_db: float
+    by_op: dict[str, dict[str, Any]]
+    layers: tuple[ValueFidelity, ...]
+    answers_db: float
+    probe_db: float
+    probe_agrees: bool
+    images: int
+    checked_ops: int
+    unchecked_ops: tuple[str, ...]
+
+    @property
+    def worst(self) -> ValueFidelity | None:
+        """The value furthest from its meaning."""
+        return max(self.layers, key=lambda row: (row.max_lsb, row.mismatch_share), default=None)
+
+    def as_dict(self) -> dict[str, Any]:
+        content = asdict(self)
+        content["layers"] = [row for row in content["layers"] if row["max_lsb"]]
+        return content
+
+
+def runtime_fidelity(placed: Placed, images: np.ndarray) -> RuntimeFidelity:
+    """Hold every quantized value of an .onnx or .xml file against the graph it was lowered from.
+
+    Args:
+        placed: the prepared graph, whose `value.quant` says what the file quantizes, and the file.
+        images: float32 (N, C, H, W); two to four are enough, every element counts.
+    Returns: figures over all values that are quantized and have a place in the file; `unchecked_ops` are the
+        nodes that have none, which are checked together with the next one that has.
+    """
+    images, graph = np.asarray(images, np.float32), placed.graph
+    actual = placed_values(placed, _readable(placed), images)
+    sums: dict[str, _Sum] = {}
+    for i in range(len(images)):
+        own = {name: torch.from_numpy(array[i]) for name, array in actual.items()}
+        for node, value, expected in _expected(graph, torch.from_numpy(images[i : i + 1]), own):
+            sums.setdefault(value.name, _Sum(node, value)).add(expected, own[value.name])
+    rows = tuple(one.row() for one in sums.values())
+    checked = {id(one.node) for one in sums.values()}
+    unchecked = [f"{n.op} at {n.source}" for n in graph.nodes if id(n) not in checked]
+    answers = run_model(placed.file, images)
+    meant = np.stack([_meant(graph, torch.from_numpy(images[i : i + 1])) for i in range(len(images))])
+    probe_db = _probe_db(placed, actual, images, answers)
+    wrong, elements = sum(one.wrong for one in sums.values()), sum(one.elements for one in sums.values())
+    return RuntimeFidelity(
+        max_lsb=max((row.max_lsb for row in rows), default=0),
+        mismatch_share=wrong / elements if elements else 0.0,
+        min_sqnr_db=min((row.sqnr_db for row in rows), default=0.0),
+        by_op=_by_op(rows),
+        layers=rows,
+        answers_db=float(sqnr_db(meant, answers)),
+        probe_db=probe_db,
+        probe_agrees=probe_db >= _SAME_ANSWERS_DB,
+        images=len(images),
+        checked_ops=len(checked),
+        unchecked_ops=tuple(unchecked),
+    )
+
+
+class _Sum:
+    """What is found out about one value, over images."""
+
+    def __init__(self, node: Node, value: Value) -> None:
+        self.node, self.value = node, value
+        self.worst, self.wrong, self.elements = 0, 0, 0
+        self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, expected: Tensor, actual: Tensor) -> None:
+        assert self.value.quant is not None
+        scale = float(np.float32(self.value.quant.scale[0]))
+        steps = (expected.double() - torch.round(actual.double() / scale)).abs()
+        self.worst = max(self.worst, int(steps.max()) if steps.numel() else 0)
+        self.wrong += int((steps > 0).sum())
+        self.elements += steps.numel()
+        self.pairs.append((expected.numpy() * np.float32(scale), actual.numpy()))
+
+    def row(self) -> ValueFidelity:
+        wanted, found = (np.stack(side) for side in zip(*self.pairs, strict=True))
+        return ValueFidelity(
+            self.node.op,
+            self.node.source,
+            self.value.name,
+            self.worst,
+            self.wrong / self.elements,
+            float(sqnr_db(wanted, found)),
+        )
+
+
+def _by_op(rows: tuple[ValueFidelity, ...]) -> dict[str, dict[str, Any]]:
+    table: dict[str, dict[str, Any]] = {}
+    for op in sorted({row.op for row in rows}):
+        own = [row for row in rows if row.op == op]
+        table[op] = {
+            "max_lsb": max(row.max_lsb for row in own),
+            "mismatch_share": sum(row.mismatch_share for row in own) / len(own),
+            "sqnr_db": min(row.sqnr_db for row in own),
+            "layers": len(own),
+        }
+    return table
+
+
+def _readable(placed: Placed) -> list[str]:
+    names = [
+        value.name
+        for node in placed.graph.nodes
+        for value in node.outputs
+        if value.quant is not None and value.name in placed.tensors
+    ]
+    if not names:
+        raise ArtifactError("fidelity: the file holds no value that the graph quantizes: an int8 file of it")
+    return names
+
+
+def _expected(graph: Graph, image: Tensor, actual: dict[str, Tensor]) -> Iterator[tuple[Node, Value, Tensor]]:
+    """(node, value, the codes its meaning gives) for every value in `actual`, in order."""
+    env: dict[Value, Tensor] = {value: _on_grid(value, image) for value in graph.inputs}
+    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
+    with torch.inference_mode():
+        for i, node in enumerate(graph.nodes):
+            operands = [None if v is None else _constant(v) if v.is_constant else env[v] for v in node.inputs]
+            for value, result in zip(node.outputs, run_node(node, operands), strict=True):
+                env[value] = actual.get(value.name, _on_grid(value, result))
+                if value.name in actual:
+                    assert value.quant is not None
+                    yield node, value, quantize_reals(result, value.quant)
+            for spent in node.operands:
+                if last_use[spent] == i:
+                    env.pop(spent, None)
+
+
+def _on_grid(value: Value, real: Tensor) -> Tensor:
+    return real if value.quant is None else dequantize(quantize_reals(real, value.quant), value.quant)
+
+
+def _constant(value: Value) -> Tensor:
+    """A constant as the file holds it."""
+    assert value.data is not None
+    data, quant = value.data.detach(), value.quant
+    if quant is None or not data.is_floating_point():
+        return data
+    shape = [1] * data.ndim
+    if len(quant.scale) > 1:
+        shape[quant.axis or 0] = -1
+    scale = torch.tensor(quant.scale, dtype=torch.float32).reshape(shape)
+    if quant.dtype == "int32":
+        return (torch.round(data.double() / scale.double()) * scale.double()).float()
+    return weight_codes(value) * scale
+
+
+def _meant(graph: Graph, image: Tensor) -> np.ndarray:
+    """The first output of the graph with every annotated value on its grid, flat."""
+    env: dict[Value, Tensor] = {value: _on_grid(value, image) for value in graph.inputs}
+    with torch.inference_mode():
+        for node in graph.nodes:
+            operands = [None if v is None else _constant(v) if v.is_constant else env[v] for v in node.inputs]
+            for value, result in zip(node.outputs, run_node(node, operands), strict=True):
+                env[value] = _on_grid(value, result)
+    return env[graph.outputs[0]].reshape(-1).numpy()
+
+
+def _probe_db(
+    placed: Placed, actual: dict[str, np.ndarray], images: np.ndarray, answers: np.ndarray
+) -> float:
+    """SQNR of the answers of the copy with further outputs against the file's own."""
+    out = placed.graph.outputs[0]
+    if out.name not in placed.tensors:
+        raise ArtifactError(f"fidelity: the file has no place for the output {out.name!r}: one of the graph")
+    given = actual.get(out.name)
+    if given is None:
+        given = placed_values(placed, [*actual, out.name], images)[out.name]
+    return float(sqnr_db(answers, given.reshape(answers.shape)))
