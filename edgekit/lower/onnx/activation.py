@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from edgekit.ir import Node
+import numpy as np
+
+from edgekit.ir import Node, QuantParams
 from edgekit.lower.onnx import constants
 from edgekit.lower.onnx.context import Context, lowers
 
@@ -12,6 +14,11 @@ from edgekit.lower.onnx.context import Context, lowers
 def activated(ctx: Context, node: Node, tensor: str) -> str:
     """The activation fused into a node; ONNX has no Relu6, Clip is exact."""
     kind = node.attrs.get("activation")
+    quant = node.output.quant
+    if kind == "relu6" and quant is not None and 127 - quant.zero_point[0] <= round(6.0 / quant.scale[0]):
+        kind = (
+            "relu"  # the grid ends at 6: ONNX Runtime drops a Relu here, a Clip only if 6 is met to the bit
+        )
     if kind == "relu6":
         return ctx.emit("Clip", tensor, ctx.scalar(0.0), ctx.scalar(6.0))
     return ctx.emit("Relu", tensor) if kind == "relu" else tensor
@@ -34,7 +41,20 @@ def hardswish(ctx: Context, node: Node) -> str:
 
 @lowers()
 def hardsigmoid(ctx: Context, node: Node) -> str:
-    return ctx.emit("HardSigmoid", ctx.first(node), alpha=1.0 / 6.0, beta=0.5)
+    """HardSigmoid; between integers x/6 + 1/2 on a grid that ends at 0 and 1, which is an integer Add."""
+    x, out = node.operands[0], node.output
+    if x.quant is None or out.quant is None or not _clips_alike(x.quant, out.quant):
+        return ctx.emit("HardSigmoid", ctx.first(node), alpha=1.0 / 6.0, beta=0.5)
+    sixth = QuantParams((float(np.float32(x.quant.scale[0] / 6.0)),), x.quant.zero_point, x.quant.dtype)
+    half = ctx.parameter("half", np.array(0.5, np.float32), QuantParams((0.5,), (0,)))
+    return ctx.emit("Add", ctx.dequantized(ctx.integers[x], sixth), half)
+
+
+def _clips_alike(x: QuantParams, out: QuantParams) -> bool:
+    """Whether rounding x/6 + 1/2 to the grid of the result clips exactly what hardsigmoid clips."""
+    lines = (np.arange(-128, 128) - x.zero_point[0]) * (x.scale[0] / 6.0) + 0.5
+    with_clip, without = (constants.quantize(y, out) for y in (np.clip(lines, 0.0, 1.0), lines))
+    return bool((with_clip == without).all())
 
 
 @lowers()

@@ -10,7 +10,10 @@ from collections.abc import Callable
 
 from edgekit.ir import Graph
 from edgekit.lower.onnx.prepare.derive_parameters import derive_parameters
+from edgekit.lower.onnx.prepare.end_at_six import end_at_six
 from edgekit.lower.onnx.prepare.expand_channel_shuffle import expand_channel_shuffle
+from edgekit.lower.onnx.prepare.expand_gates import expand_gates
+from edgekit.lower.onnx.prepare.fold_shuffle import fold_shuffle
 from edgekit.lower.onnx.prepare.keep_pooled_dimensions import keep_pooled_dimensions
 from edgekit.lower.onnx.prepare.place_for_onnxruntime import place_for_onnxruntime
 from edgekit.lower.onnx.prepare.place_for_tensorrt import place_for_tensorrt
@@ -20,9 +23,12 @@ Pass = Callable[[Graph, Target], int]
 
 PASSES: tuple[Pass, ...] = (
     derive_parameters,  # first: every other pass copies the parameters it finds
+    end_at_six,
     keep_pooled_dimensions,
+    fold_shuffle,
     expand_channel_shuffle,
-    place_for_onnxruntime,  # last: placement sees the nodes of the file
+    place_for_onnxruntime,  # placement sees the nodes of the file
+    expand_gates,  # after placement: what stays in float stays whole
     place_for_tensorrt,
 )
 

@@ -17,8 +17,19 @@ from edgekit.lower.onnx.pooling import is_global
 from edgekit.targets import Target
 
 # Ops with an integer kernel.
-_KERNELS = frozenset({"conv2d", "linear", "matmul", "add", "mul", "sigmoid", "leaky_relu", "softmax"})
-_KERNELS |= {"avg_pool2d", "concat", "reshape", "permute", "split", "slice", "max_pool2d"}
+_KERNELS = frozenset({"conv2d", "linear", "matmul", "add", "mul", "sigmoid", "hardsigmoid", "silu"})
+_KERNELS |= {
+    "hardswish",
+    "leaky_relu",
+    "softmax",
+    "avg_pool2d",
+    "concat",
+    "reshape",
+    "permute",
+    "split",
+    "slice",
+    "max_pool2d",
+}
 _WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})
 _MOVES = frozenset({"reshape", "permute", "split", "slice", "max_pool2d", "concat"})
 _FOLLOWS = frozenset({"relu", "relu6", "hardswish", "silu", "hardsigmoid", "sigmoid", "leaky_relu", "clamp"})
