@@ -70,6 +70,7 @@ def result(run: str = "20260301T120000-ab", **files: dict[str, Any]) -> dict[str
             "tags": [],
             "fingerprint": {"model": "Raspberry Pi 5", "governor": "ondemand"},
             "fingerprint_id": "f" * 12,
+            "state": {"load": "0.1"},
             "clocks": "governor performance",
         },
         "runtime": {
