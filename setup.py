@@ -1,8 +1,8 @@
-"""What pyproject.toml cannot say: recipes/ is shipped as the package edgekit_recipes."""
+"""What pyproject.toml cannot say: recipes/ and devices/ ship as edgekit_recipes and edgekit_devices."""
 
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["edgekit*"]), "edgekit_recipes"],
-    package_dir={"edgekit_recipes": "recipes"},
+    packages=[*find_packages(include=["edgekit*"]), "edgekit_recipes", "edgekit_devices"],
+    package_dir={"edgekit_recipes": "recipes", "edgekit_devices": "devices"},
 )

@@ -21,7 +21,12 @@ from edgekit import __version__
 from edgekit.errors import EdgekitError, GateError, UsageError
 
 # Commands that live beside what they use; their modules import nothing heavy at import.
-MOUNTED = {"history": "edgekit.history.cli", "compare": "edgekit.history.cli"}
+MOUNTED = {
+    "devices": "edgekit.device.cli",
+    "bench": "edgekit.device.cli",
+    "history": "edgekit.history.cli",
+    "compare": "edgekit.history.cli",
+}
 
 
 class _Commands(TyperGroup):

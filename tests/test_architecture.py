@@ -39,6 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.recipe": {"edgekit.errors"},
     "edgekit.bundle": {"edgekit.errors", "edgekit.store"},  # atomic writes
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.store"},
+    # a slice of the evaluation set as a model's input tensors
+    "edgekit.device.evaluation": {"edgekit.errors", "edgekit.device", "edgekit.data"},
     "edgekit.farm": {"edgekit.errors", "edgekit.bundle", "edgekit.store", "edgekit.device", "edgekit.report"},
     "edgekit.history": {"edgekit.errors"},
     "edgekit.report": {"edgekit.errors"},
@@ -76,16 +78,16 @@ INSIDE_FUNCTIONS = {"edgekit.ir": {"edgekit.ops", "edgekit.infer_shapes"}}
 ONLY_IN: dict[str, set[str]] = {
     "flatbuffers": {"edgekit.lower.tflite"},
     "ai_edge_litert.schema_py_generated": {"edgekit.lower.tflite"},
-    "ai_edge_litert.interpreter": {"edgekit.verify"},
-    "tflite_runtime": {"edgekit.verify"},
+    "ai_edge_litert.interpreter": {"edgekit.verify", "edgekit.device.harness"},
+    "tflite_runtime": {"edgekit.verify", "edgekit.device.harness"},
     "tensorflow": {"edgekit.verify", "edgekit.lower.savedmodel"},
-    "onnxruntime": {"edgekit.verify"},
+    "onnxruntime": {"edgekit.verify", "edgekit.device.harness"},
     "onnx": {"edgekit.lower.onnx", "edgekit.capture.onnx"},
     "onnxsim": {"edgekit.lower.onnx"},
     "openvino": {"edgekit.lower.openvino", "edgekit.verify"},
     "nncf": {"edgekit.lower.openvino"},
     "distributed": {"edgekit.farm"},
-    "typer": {"edgekit.cli", "edgekit.history.cli"},
+    "typer": {"edgekit.cli", "edgekit.device.cli", "edgekit.history.cli"},
     "jinja2": {"edgekit.report"},
 }
 NO_TORCH = {

@@ -1,4 +1,4 @@
-"""Stand-ins for boards: a real sshd on loopback, with the files and tools of a Raspberry Pi if it is allowed."""
+"""Stand-ins for boards: a real sshd on loopback, with a Raspberry Pi's files where that is allowed."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_a_command_gives_its_exit_code_and_both_streams(board: Board) -> None:
 def test_a_checked_command_keeps_what_failed(board: Board) -> None:
     with (
         connect(board) as transport,
-        pytest.raises(DeviceJobError, match="board-a: .* ended with 4") as caught,
+        pytest.raises(DeviceJobError, match=r"board-a: .* ended with 4") as caught,
     ):
         transport.run(["sh", "-c", "echo why >&2; exit 4"], check=True)
     assert (caught.value.exit_code, caught.value.stderr, caught.value.device) == (4, "why\n", "board-a")
@@ -64,14 +64,14 @@ def test_a_push_that_is_cut_short_is_no_file(board: Board, tmp_path: Path) -> No
     with connect(board) as transport:
         original = transport.copy_in
         transport.copy_in = lambda _, remote: original(short, remote)  # type: ignore[method-assign]
-        with pytest.raises(InfrastructureError, match="push of m.bin"):
+        with pytest.raises(InfrastructureError, match=r"push of m.bin"):
             transport.push(source, "m.bin")
         assert transport.run(["test", "-e", f"{transport.work}/m.bin"]).exit_code == 1
 
 
 def test_a_command_over_its_time_is_ended_there(board: Board) -> None:
     with connect(board) as transport:
-        with pytest.raises(DeviceJobError, match="no end after 0.5 s"):
+        with pytest.raises(DeviceJobError, match=r"no end after 0.5 s"):
             transport.run(["sh", "-c", "trap '' TERM; sleep 100 & wait; sleep 100"], timeout=0.5)
         until = time.monotonic() + 8
         while time.monotonic() < until and any("sleep 100" in p for p in processes_of(board.base)):

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edgekit.device.transport.connection import Completed, Transport
 from edgekit.errors import DeviceRefusedError, InfrastructureError
@@ -81,7 +82,11 @@ class AdbTransport(Transport):
         return text
 
     def _refusal(self, state: str) -> InfrastructureError:
-        known = {"device": self.device, "command": f"adb -s {self.serial} get-state", "stderr": state}
+        known: dict[str, Any] = {
+            "device": self.device,
+            "command": f"adb -s {self.serial} get-state",
+            "stderr": state,
+        }
         if "unauthorized" in state:
             return DeviceRefusedError(
                 f"{self.device}: unauthorized: accept this computer's key on the device's screen", **known
@@ -99,7 +104,7 @@ class AdbTransport(Transport):
             )
         except FileNotFoundError as error:
             raise DeviceRefusedError(
-                f"{self.device}: there is no adb on this machine: apt install adb, or Android's platform-tools",
+                f"{self.device}: there is no adb on this machine: apt install adb, or platform-tools",
                 device=self.device,
             ) from error
         except subprocess.TimeoutExpired as error:

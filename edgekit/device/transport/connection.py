@@ -1,9 +1,10 @@
 """What all transports share: a keeper process on the board, guarded commands, pushes that are verified.
 
-The keeper (keeper.sh) is one process on the board whose standard input is our connection. It owns the lock and
-the work directory and removes both, and kills what was started, when the connection closes or falls silent:
-a client that was killed or a link that went down leaves nothing behind. Every command runs under guard.sh in a
-process group of its own. A subclass says how words are run on its board, and what its program's errors mean.
+The keeper (keeper.sh) is one process on the board whose standard input is our connection. It owns the lock
+and the work directory and removes both, and kills what was started, when the connection closes or falls
+silent: a client that was killed or a link that went down leaves nothing behind. Every command runs under
+guard.sh in a process group of its own. A subclass says how words are run on its board and what its program's
+errors mean.
 """
 
 from __future__ import annotations
@@ -297,7 +298,7 @@ class Transport:
         if arrived != digest:
             if "o space left" in done.err + done.out:
                 raise DeviceRefusedError(
-                    f"{self.device}: no space for {path.name} in {self.base}: {path.stat().st_size} bytes free",
+                    f"{self.device}: no space for {path.name}: {path.stat().st_size} bytes in {self.base}",
                     device=self.device,
                     command=done.command,
                     exit_code=done.exit_code,

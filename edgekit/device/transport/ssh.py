@@ -15,14 +15,15 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from edgekit.device.transport.connection import Transport
 from edgekit.errors import DeviceRefusedError, InfrastructureError, UsageError
 
 # What ssh says -> what a person has to do about it.
 _REFUSALS = {
-    "Host key verification failed": "the host key is not the known one: compare it, then `ssh-keygen -R {host}`",
-    "REMOTE HOST IDENTIFICATION HAS CHANGED": "another host key than before: compare it, then `ssh-keygen -R {host}`",
+    "Host key verification failed": "not the known host key: compare it, then `ssh-keygen -R {host}`",
+    "REMOTE HOST IDENTIFICATION HAS CHANGED": "compare the new key, then `ssh-keygen -R {host}`",
     "Permission denied": "the key is not accepted: `ssh-copy-id {host}`",
     "Could not resolve hostname": "there is no host {host}: its name or address in the inventory",
     "Bad configuration option": "ssh refuses its configuration: the file named in the inventory",
@@ -86,7 +87,7 @@ class SshTransport(Transport):
     def explain(self, exit_code: int, stderr: str) -> InfrastructureError | None:
         if exit_code != 255:
             return None
-        known = {
+        known: dict[str, Any] = {
             "device": self.device,
             "command": f"ssh {self.host}",
             "exit_code": exit_code,

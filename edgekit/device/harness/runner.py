@@ -1,0 +1,291 @@
+"""Measures model files on a board: one file, Python 3.7 or later, numpy and one runtime, nothing of edgekit.
+
+    python3 runner.py JOB.json      prints one JSON object as its last line
+
+JOB: {"mode", "runtime": "litert" | "onnxruntime", "files": {name: path}, "threads", "delegate", "seed", ...}
+    check      versions of Python, numpy and the runtime; with "delegate", whether it can be had
+    measure    raw nanoseconds of every file in turns (A B, B A): "samples", "seconds", "max_seconds",
+               "warmup", "warmup_seconds"; with "starts", when each sample began
+    memory     peak memory of one file in this fresh process, above what the runtime itself takes
+    outputs    {"inputs": X.npz, "outputs": Y.npz}: arrays "0", "1", ... (N, ...) through one file, bit by bit
+"""
+
+# ruff: noqa: B905, RUF012 (Python 3.7 has no zip(strict=) and needs no ClassVar)
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+
+MIN_ROUNDS = 5
+
+
+class LiteRT:
+    """ai_edge_litert, or tflite_runtime where that is what the board has; the same Interpreter."""
+
+    def __init__(self):
+        try:
+            from ai_edge_litert import interpreter
+
+            self.name = "ai-edge-litert"
+        except ImportError:
+            from tflite_runtime import interpreter
+
+            self.name = "tflite-runtime"
+        self.module = interpreter
+
+    def version(self):
+        return version_of(self.name)
+
+    def need(self, delegate):
+        """Fail when a delegate that is a library cannot be loaded; XNNPACK shows only with a model."""
+        if delegate not in ("xnnpack", "none"):
+            self.module.load_delegate(delegate)
+
+    def open(self, path, threads, delegate):
+        options = {"model_path": path, "num_threads": threads}
+        if delegate == "none":
+            kinds = self.module.OpResolverType
+            options["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        elif delegate != "xnnpack":
+            options["experimental_delegates"] = [self.module.load_delegate(delegate)]
+        interpreter = self.module.Interpreter(**options)
+        interpreter.allocate_tensors()
+        return LiteRTModel(interpreter, delegate)
+
+
+class LiteRTModel:
+    def __init__(self, interpreter, delegate):
+        self.interpreter = interpreter
+        self.run = interpreter.invoke
+        self.wanted = delegate
+        self.inputs = [(d["dtype"], [int(n) for n in d["shape"]]) for d in interpreter.get_input_details()]
+        self._slots = [d["index"] for d in interpreter.get_input_details()]
+        self._outputs = [d["index"] for d in interpreter.get_output_details()]
+
+    def set(self, arrays):
+        for slot, array in zip(self._slots, arrays):
+            self.interpreter.set_tensor(slot, array)
+
+    def get(self):
+        return [self.interpreter.get_tensor(index) for index in self._outputs]
+
+    def proof(self):
+        """Delegate partitions: nodes that stand for a part of the graph the delegate took."""
+        names = [op["op_name"] for op in self.interpreter._get_ops_details()]
+        partitions = sum(name == "DELEGATE" or name.startswith("EdgeTpuDelegate") for name in names)
+        return {"partitions": partitions, "delegate": self.wanted if partitions else "none"}
+
+
+class OnnxRuntime:
+    PROVIDERS = {
+        "cpu": "CPUExecutionProvider",
+        "xnnpack": "XnnpackExecutionProvider",
+        "cuda": "CUDAExecutionProvider",
+        "tensorrt": "TensorrtExecutionProvider",
+    }
+
+    def __init__(self):
+        import onnxruntime
+
+        self.name = "onnxruntime"
+        self.module = onnxruntime
+
+    def version(self):
+        return self.module.__version__
+
+    def need(self, delegate):
+        """Fail when this onnxruntime was built without a provider."""
+        if self.PROVIDERS[delegate] not in self.module.get_available_providers():
+            raise OSError("this onnxruntime has no " + self.PROVIDERS[delegate])
+
+    def open(self, path, threads, delegate):
+        options = self.module.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self.need(delegate)
+        provider = self.PROVIDERS[delegate]
+        chosen = [provider] if delegate == "cpu" else [provider, self.PROVIDERS["cpu"]]
+        return OnnxModel(self.module.InferenceSession(path, options, providers=chosen), self.PROVIDERS)
+
+
+class OnnxModel:
+    DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
+
+    def __init__(self, session, providers):
+        self.session = session
+        self._names = [i.name for i in session.get_inputs()]
+        self.inputs = []
+        for i in session.get_inputs():
+            kind = i.type[len("tensor(") : -1]
+            shape = [n if isinstance(n, int) else 1 for n in i.shape]
+            self.inputs.append((self.DTYPES.get(kind, kind), shape))
+        self._feed = {}
+        self._results = []
+        self._words = {provider: word for word, provider in providers.items()}
+
+    def set(self, arrays):
+        self._feed = dict(zip(self._names, arrays))
+
+    def run(self):
+        self._results = self.session.run(None, self._feed)
+
+    def get(self):
+        return self._results
+
+    def proof(self):
+        """The provider the session really has; how many parts it took is not told."""
+        first = self.session.get_providers()[0]
+        return {"partitions": None, "delegate": self._words.get(first, first)}
+
+
+def version_of(package):
+    try:
+        from importlib.metadata import version  # Python 3.8
+    except ImportError:
+        from pkg_resources import get_distribution
+
+        return get_distribution(package).version
+    return version(package)
+
+
+def load(runtime, path, job):
+    """Open a file, fill its inputs with seeded values, time initialisation and the first inference."""
+    import numpy as np
+
+    clock = time.perf_counter_ns
+    start = clock()
+    model = runtime.open(path, job["threads"], job["delegate"])
+    init_ns = clock() - start
+    rng = np.random.RandomState(job["seed"])
+    arrays = []
+    for dtype, shape in model.inputs:
+        kind = np.dtype(dtype)
+        if kind.kind in "iu":
+            limits = np.iinfo(kind)
+            arrays.append(rng.randint(limits.min, int(limits.max) + 1, shape, dtype=kind))
+        else:
+            arrays.append(rng.uniform(-1.0, 1.0, shape).astype(kind))
+    model.set(arrays)
+    start = clock()
+    model.run()
+    return model, {"init_ns": init_ns, "first_ns": clock() - start}
+
+
+def goes_on(rounds, elapsed, job, wanted, seconds):
+    if rounds >= MIN_ROUNDS and elapsed >= job["max_seconds"]:
+        return False
+    return rounds < wanted or elapsed < seconds
+
+
+def measure(runtime, job):
+    clock = time.perf_counter_ns
+    files, models = {}, {}
+    for name, path in job["files"].items():
+        models[name], files[name] = load(runtime, path, job)
+        files[name].update(models[name].proof())
+    start, rounds = clock(), 0
+    while goes_on(rounds, (clock() - start) / 1e9, job, job["warmup"], job["warmup_seconds"]):
+        for model in models.values():
+            model.run()
+        rounds += 1
+    samples: dict = {name: [] for name in models}
+    starts: dict = {name: [] for name in models}
+    keep = bool(job.get("starts"))
+    order = [(samples[name].append, starts[name].append, model.run) for name, model in models.items()]
+    uptime = seconds_since_boot()
+    begin, taken = clock(), 0
+    while goes_on(taken, (clock() - begin) / 1e9, job, job["samples"], job["seconds"]):
+        for add, add_start, run in order:
+            start = clock()
+            run()
+            add(clock() - start)
+            if keep:
+                add_start(start - begin)
+        order.reverse()
+        taken += 1
+    for name, entry in files.items():
+        entry["samples_ns"] = samples[name]
+        if keep:
+            entry["starts_ns"] = starts[name]
+    return {"warmup_rounds": rounds, "began_at_s": uptime, "files": files}
+
+
+def seconds_since_boot():
+    try:
+        with open("/proc/uptime") as file:
+            return float(file.read().split()[0])
+    except OSError:
+        return None
+
+
+def memory(runtime, job):
+    (path,) = job["files"].values()
+    import numpy  # noqa: F401 (the runtime needs it: not the model's)
+
+    before = status("VmRSS")
+    load(runtime, path, job)
+    peak = status("VmHWM")
+    if before is None or peak is None:
+        return {"peak_bytes": None, "method": "this system has no /proc/self/status"}
+    method = "VmHWM of a fresh process with one file, less its VmRSS after importing the runtime"
+    return {"peak_bytes": max(0, peak - before), "method": method}
+
+
+def status(field):
+    try:
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith(field + ":"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def outputs(runtime, job):
+    import numpy as np
+
+    (path,) = job["files"].values()
+    model = runtime.open(path, job["threads"], job["delegate"])
+    with np.load(job["inputs"], allow_pickle=False) as given:
+        inputs = [given[str(i)] for i in range(len(model.inputs))]
+    rows = []
+    for k in range(len(inputs[0])):
+        model.set([array[k] for array in inputs])
+        model.run()
+        rows.append([np.array(array) for array in model.get()])
+    stacked: dict = {str(i): np.stack([row[i] for row in rows]) for i in range(len(rows[0]))}
+    np.savez(job["outputs"], **stacked)
+    digest = hashlib.sha256()
+    for name in sorted(stacked):
+        digest.update(np.ascontiguousarray(stacked[name]).tobytes())
+    return dict(model.proof(), count=len(rows), sha256=digest.hexdigest())
+
+
+def check(runtime, job):
+    import numpy
+
+    if job.get("delegate"):
+        runtime.need(job["delegate"])
+    return {"numpy": numpy.__version__}
+
+
+def main():
+    with open(sys.argv[1]) as file:
+        job = json.load(file)
+    runtimes: dict = {"litert": LiteRT, "onnxruntime": OnnxRuntime}
+    runtime = runtimes[job["runtime"]]()
+    mode = {"check": check, "measure": measure, "memory": memory, "outputs": outputs}[job["mode"]]
+    result = mode(runtime, job)
+    result["runtime"] = runtime.name
+    result["version"] = runtime.version()
+    result["python"] = platform.python_version()
+    sys.stderr.flush()
+    sys.stdout.write("\n" + json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Our own script on the board (runner.py): LiteRT or ONNX Runtime, raw nanoseconds, outputs bit by bit."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from edgekit.device.harness import SEED, Board, FileRun, Harness, Memory, Outputs, Runtime, Task, failed
+from edgekit.errors import DeviceJobError, InfrastructureError, InvalidMeasurementError
+
+_CHECK_S = 120.0
+# What a runtime says when its delegate is not there.
+_NO_DELEGATE = ("cannot open shared object file", "this onnxruntime has no", "Failed to load delegate")
+
+
+class ScriptHarness(Harness):
+    """runner.py with one of its runtimes."""
+
+    def __init__(
+        self, name: str, formats: tuple[str, ...], delegates: tuple[str, ...], packages: str
+    ) -> None:
+        self.name, self.formats, self.delegates, self.packages = name, formats, delegates, packages
+
+    def check(self, board: Board, delegate: str | None = None) -> Runtime:
+        found = self._call(board, {"mode": "check", "delegate": delegate}, _CHECK_S)
+        return Runtime(found["runtime"], found["version"], found["python"])
+
+    def measure(self, board: Board, task: Task) -> dict[str, FileRun]:
+        plan = task.profile
+        found = self._call(
+            board,
+            {
+                "mode": "measure",
+                "files": dict(task.files),
+                "samples": plan.samples,
+                "seconds": plan.seconds,
+                "max_seconds": plan.max_seconds,
+                "warmup": plan.warmup,
+                "warmup_seconds": plan.warmup_seconds,
+                "starts": task.starts,
+                **_common(task),
+            },
+            None,
+        )
+        return {name: _file_run(entry, found) for name, entry in found["files"].items()}
+
+    def memory(self, board: Board, path: str, task: Task) -> Memory:
+        found = self._call(board, {"mode": "memory", "files": {"model": path}, **_common(task)}, None)
+        return Memory(found["peak_bytes"], found["method"])
+
+    def outputs(self, board: Board, path: str, inputs: Path, task: Task, into: Path) -> Outputs:
+        job = {
+            "mode": "outputs",
+            "files": {"model": path},
+            "inputs": board.transport.push(inputs),
+            "outputs": f"{board.transport.work}/outputs.npz",
+            **_common(task),
+        }
+        found = self._call(board, job, None)
+        board.transport.pull("outputs.npz", into)
+        return Outputs(into, found["sha256"], found["count"])
+
+    def _call(self, board: Board, job: Mapping[str, Any], timeout: float | None) -> dict[str, Any]:
+        """Run the script with a job; the object its last line is."""
+        with as_file(files("edgekit.device.harness") / "runner.py") as script:
+            runner = board.transport.push(script)
+        with tempfile.TemporaryDirectory(prefix="edgekit-job-") as folder:
+            path = Path(folder, "job.json")
+            path.write_text(json.dumps({"runtime": self.name, **job}))
+            remote = board.transport.push(path)
+        done = board.run([board.python, runner, remote], timeout)
+        if done.exit_code:
+            if any(sign in done.err for sign in _NO_DELEGATE):
+                last = done.err.strip().splitlines()[-1][:300]
+                raise InvalidMeasurementError(
+                    f"delegate {job.get('delegate')} is missing: {last}",
+                    device=board.device.id,
+                    command=done.command,
+                    exit_code=done.exit_code,
+                    stderr=done.err,
+                )
+            raise failed(board, done, f"a board with {board.python}, {self.packages}, and files it can run")
+        try:
+            found = json.loads(done.out.strip().splitlines()[-1])
+        except (ValueError, IndexError) as error:
+            raise InfrastructureError(
+                f"{board.device.id}: the measuring script printed no result: its last line as JSON",
+                device=board.device.id,
+                command=done.command,
+                exit_code=done.exit_code,
+                stderr=done.err,
+            ) from error
+        if not isinstance(found, dict):
+            raise DeviceJobError(
+                f"{board.device.id}: {found!r} is no result: an object", device=board.device.id
+            )
+        return found
+
+
+def _common(task: Task) -> dict[str, Any]:
+    return {"threads": task.threads, "delegate": task.delegate, "seed": SEED}
+
+
+def _file_run(entry: Mapping[str, Any], found: Mapping[str, Any]) -> FileRun:
+    return FileRun(
+        init_ns=entry["init_ns"],
+        first_ns=entry["first_ns"],
+        samples_ns=entry["samples_ns"],
+        starts_ns=entry.get("starts_ns"),
+        began_at_s=found["began_at_s"],
+        count=len(entry["samples_ns"]),
+        partitions=entry["partitions"],
+        delegate=entry["delegate"],
+    )
+
+
+LITERT = ScriptHarness(
+    "litert", (".tflite",), ("xnnpack", "none", "libedgetpu.so.1"), "numpy, ai-edge-litert or tflite-runtime"
+)
+ONNXRUNTIME = ScriptHarness(
+    "onnxruntime", (".onnx",), ("cpu", "xnnpack", "cuda", "tensorrt"), "numpy and onnxruntime"
+)
