@@ -148,19 +148,15 @@ def _channel_gate(s: Sketch) -> Value:
     return s.op("mul", gate, s.input, activation=None)
 
 
-def _transposed(s: Sketch) -> Value:
-    return s.op(
-        "conv_transpose2d",
-        s.input,
-        s.const(8, 6, 3, 3, scale=0.2),
-        s.const(6),
-        stride=(2, 2),
-        padding=(1, 1),
-        output_padding=(1, 1),
-        dilation=(1, 1),
-        groups=1,
-        activation=None,
-    )
+def _transposed(groups: int = 1, dilation: tuple[int, int] = (1, 1), **attrs: Any) -> Build:
+    sizes = {"stride": (2, 2), "padding": (1, 1), "output_padding": (1, 1), **attrs}
+
+    def build(s: Sketch) -> Value:
+        out = 6 if groups == 1 else 2 * groups
+        operands = (s.input, s.const(8, out // groups, 3, 3, scale=0.2), s.const(out))
+        return s.op("conv_transpose2d", *operands, groups=groups, dilation=dilation, activation=None, **sizes)
+
+    return build
 
 
 def _batch_norm(s: Sketch) -> Value:
@@ -290,7 +286,11 @@ OP_CASES: dict[str, Case] = {
     "conv2d-depthwise-7x7": Case(conv(8, 7, padding=3, groups=8)),
     "conv2d-depthwise-dilated": Case(conv(8, 3, padding=2, dilation=2, groups=8)),
     "conv2d-depthwise-multiplier": Case(conv(16, 3, padding=1, groups=8)),
-    "conv_transpose2d": Case(_transposed),
+    "conv_transpose2d": Case(_transposed()),
+    "conv_transpose2d-grouped": Case(_transposed(groups=4)),
+    "conv_transpose2d-depthwise": Case(_transposed(groups=8)),
+    "conv_transpose2d-dilated": Case(_transposed(dilation=(2, 1), output_padding=(0, 1))),
+    "conv_transpose2d-more-output-padding": Case(_transposed(padding=(0, 1), output_padding=(1, 1))),
     "linear": Case(_head),
     "linear-flatten": Case(_flatten),
     "linear-tokens": Case(lambda s: s.linear(s.tokens(s.input), 12, "relu")),
@@ -317,6 +317,8 @@ OP_CASES: dict[str, Case] = {
     "gelu-tanh": Case(unary("gelu", approximate="tanh"), float_tolerance=1e-5),
     "tanh": Case(unary("tanh")),
     "elu": Case(unary("elu", alpha=1.0), float_tolerance=1e-5),
+    "elu-alpha": Case(unary("elu", alpha=0.5), float_tolerance=1e-5),
+    "elu-large-alpha": Case(unary("elu", alpha=1.7), float_tolerance=1e-5),
     "leaky_relu": Case(unary("leaky_relu", negative_slope=0.2)),
     "prelu": Case(lambda s: s.op("prelu", s.input, s.const(8))),
     "mish": Case(unary("mish"), float_tolerance=1e-5),
@@ -351,6 +353,12 @@ OP_CASES: dict[str, Case] = {
     "max_pool2d-ceil": Case(
         unary("max_pool2d", kernel=(3, 3), stride=(2, 2), padding=(0, 0), ceil_mode=True)
     ),
+    "max_pool2d-dilated": Case(
+        unary("max_pool2d", kernel=(3, 2), stride=(1, 1), padding=(1, 1), dilation=(2, 1))
+    ),
+    "max_pool2d-dilated-stride2": Case(
+        unary("max_pool2d", kernel=(2, 3), stride=(2, 2), padding=(0, 1), dilation=(2, 2))
+    ),
     "max_pool2d-after-relu": Case(_relu_pool(**_POOL)),
     "max_pool2d-grown": Case(_grown_pool("relu"), (1, 3, 32, 32)),
     "max_pool2d-grown-signed": Case(_grown_pool(None), (1, 3, 32, 40)),
@@ -364,6 +372,8 @@ OP_CASES: dict[str, Case] = {
         unary("avg_pool2d", **_EVEN, ceil_mode=True, count_include_pad=False), (1, 8, 11, 13)
     ),
     "adaptive_avg_pool2d": Case(unary("adaptive_avg_pool2d", output_size=(5, 4))),
+    "adaptive_avg_pool2d-uneven": Case(unary("adaptive_avg_pool2d", output_size=(7, 5))),
+    "adaptive_avg_pool2d-grown": Case(unary("adaptive_avg_pool2d", output_size=(14, 12))),
     "mean": Case(unary("mean", dims=(2, 3), keepdim=True)),
     "mean-flat": Case(unary("mean", dims=(2, 3), keepdim=False)),
     "mean-tokens": Case(lambda s: s.op("mean", s.tokens(s.input), dims=(1,), keepdim=False)),

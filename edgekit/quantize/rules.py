@@ -80,7 +80,12 @@ FLOAT_PARAMETERS = frozenset({"batch_norm", "layer_norm", "group_norm", "prelu"}
 
 
 def weight_of(node: Node) -> Value | None:
-    """The constant int8 weight of a node, if it has one."""
+    """The constant int8 weight of a node, if it has one.
+
+    A grouped transposed convolution stays float: its output channels lie along two axes of the weight.
+    """
+    if node.op == "conv_transpose2d" and node.attrs["groups"] != 1:
+        return None
     if node.op in WEIGHT_AXIS and node.inputs[1] is not None and node.inputs[1].is_constant:
         return node.inputs[1]
     return None
@@ -98,7 +103,8 @@ def activations(graph: Graph) -> list[Value]:
         for i, value in enumerate(node.inputs):
             if value is None or not value.is_constant:
                 continue
-            own = i > 0 and (weight_of(node) is not None or node.op in FLOAT_PARAMETERS)
+            parametric = weight_of(node) is not None or node.op == "conv_transpose2d"
+            own = i > 0 and (parametric or node.op in FLOAT_PARAMETERS)
             (parameters if own else operands).add(value)
     return [
         value

@@ -91,8 +91,8 @@ def test_every_operator_knows_its_node() -> None:
 
 def test_all_unsupported_nodes_are_named_at_once() -> None:
     def build(s: Sketch):
-        x = s.op("elu", s.input, alpha=0.5)
-        return s.op("max_pool2d", x, kernel=(2, 2), stride=(1, 1), padding=(0, 0), dilation=(2, 2))
+        x = s.op("pad", s.input, pads=(1, 1, 1, 1), mode="circular")
+        return s.op("pad", x, pads=(-1, 2, 0, 0), mode="reflect")
 
     graph = Case(build).graph()
     target = get_target("tflite-float32")
@@ -100,8 +100,9 @@ def test_all_unsupported_nodes_are_named_at_once() -> None:
     with pytest.raises(UnsupportedError) as error:
         lower(prepare(graph, target), target)
     assert str(error.value) == (
-        "tflite-float32: cannot lower 'elu' at elu.0 (alpha 0.5: alpha 1 is lowered); "
-        "cannot lower 'max_pool2d' at max_pool2d.1 (dilated max-pool: dilation 1 is lowered)"
+        "tflite-float32: cannot lower 'pad' at pad.0 "
+        "(pad mode 'circular': constant and reflect are lowered); "
+        "cannot lower 'pad' at pad.1 (negative padding by reflection: constant padding may be negative)"
     )
 
 

@@ -17,7 +17,6 @@ from edgekit.ir import Node, QuantParams
 from edgekit.lower.tflite import layout
 from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import Context, lowers
-from edgekit.targets import Target
 
 Step = tuple[str, list[Tensor], Any]  # builtin, further inputs, options
 
@@ -82,13 +81,14 @@ def gelu(ctx: Context, node: Node) -> None:
     chain(ctx, node, [("GELU", [], schema.GeluOptionsT(approximate=approximate))])
 
 
-def _alpha_is_one(node: Node, _target: Target) -> str | None:
-    return None if node.attrs.get("alpha", 1.0) == 1.0 else f"alpha {node.attrs['alpha']}: alpha 1 is lowered"
-
-
-@lowers(check=_alpha_is_one)
+@lowers()
 def elu(ctx: Context, node: Node) -> None:
-    chain(ctx, node, [("ELU", [], None)])
+    """ELU, which has alpha 1; another alpha scales what is negative afterwards."""
+    alpha = float(node.attrs.get("alpha", 1.0))
+    steps: list[Step] = [("ELU", [], None)]
+    if alpha != 1.0:
+        steps.append(("LEAKY_RELU", [], schema.LeakyReluOptionsT(alpha=alpha)))
+    chain(ctx, node, steps)
 
 
 @lowers()

@@ -19,7 +19,6 @@ from edgekit.ir import Node, QuantParams, Value
 from edgekit.lower.tflite import constants
 from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import NHWC, Context, lowers
-from edgekit.targets import Target
 
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 STEM_CHANNELS = 4  # folding pays while the input has at most this many channels
@@ -213,28 +212,37 @@ def linear(ctx: Context, node: Node) -> None:
     ctx.emit("FULLY_CONNECTED", [x, weight_tensor(ctx, weight.name, data, quant), bias], [result], options)
 
 
-def _transpose_conv_fits(node: Node, _target: Target) -> str | None:
-    if node.attrs["groups"] != 1:
-        return "grouped transposed convolution: groups=1 would be lowered"
-    if tuple(node.attrs["dilation"]) != (1, 1):
-        return "dilated transposed convolution: dilation 1 would be lowered"
-    if any(e > p for e, p in zip(node.attrs["output_padding"], node.attrs["padding"], strict=True)):
-        return (
-            "transposed convolution with more output padding than padding: at most as much would be lowered"
-        )
-    return None
+def _plain_kernel(node: Node, data: np.ndarray) -> np.ndarray:
+    """Weights (C, O / groups, kh, kw) as (O, kh', kw', C) of one group without dilation, the rest zero.
+
+    Groups stand on the diagonal, a dilated kernel has zeros between its taps, and output padding beyond the
+    padding is rows and columns of zeros behind it.
+    """
+    groups, (dh, dw) = node.attrs["groups"], node.attrs["dilation"]
+    more = [max(e - p, 0) for e, p in zip(node.attrs["output_padding"], node.attrs["padding"], strict=True)]
+    c, o, kh, kw = data.shape
+    plain = np.zeros((o * groups, (kh - 1) * dh + 1 + more[0], (kw - 1) * dw + 1 + more[1], c), data.dtype)
+    taps = (slice(0, (kh - 1) * dh + 1, dh), slice(0, (kw - 1) * dw + 1, dw))
+    size = c // groups
+    for group in range(groups):
+        mine = slice(group * size, (group + 1) * size)
+        plain[group * o : (group + 1) * o, *taps, mine] = data[mine].transpose(1, 2, 3, 0)
+    return plain
 
 
-@lowers(check=_transpose_conv_fits)
+@lowers()
 def conv_transpose2d(ctx: Context, node: Node) -> None:
-    """TRANSPOSE_CONV without padding, then a SLICE that takes torch's padding off."""
+    """TRANSPOSE_CONV without padding, then a SLICE that takes torch's padding off.
+
+    The operator knows neither groups nor dilation, see `_plain_kernel`: the same numbers for more products.
+    """
     x_value, weight = node.inputs[0], node.inputs[1]
     assert x_value is not None and weight is not None
     integer = ctx.integer(node, x_value, weight)
     x = ctx.read(x_value, NHWC, as_float=not integer)
     bias_value = node.inputs[2]
     bias_data = None if bias_value is None else constants.as_numpy(bias_value)
-    data = constants.as_numpy(weight).transpose(1, 2, 3, 0)  # (O, kh, kw, C)
+    data = _plain_kernel(node, constants.as_numpy(weight))
     o, kh, kw, _ = data.shape
     stem = bias_value.name if bias_value is not None else f"{weight.name}/bias"
     if integer:

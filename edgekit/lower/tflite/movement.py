@@ -137,10 +137,10 @@ def slice_(ctx: Context, node: Node) -> None:
         emit_slice(ctx, x, starts, result)
         return
     axis = perm.index(node.attrs["dim"] % len(node.output.shape))
-    _strided(ctx, x, axis, starts, step, result)
+    emit_strided(ctx, x, axis, starts, step, result)
 
 
-def _strided(ctx: Context, x: Tensor, axis: int, begin: list[int], step: int, result: Tensor) -> None:
+def emit_strided(ctx: Context, x: Tensor, axis: int, begin: list[int], step: int, result: Tensor) -> None:
     """Every `step`-th entry of one axis: where the size divides, the axis is cut into rows of `step`
     entries and one contiguous SLICE taken, since STRIDED_SLICE is not delegated.
     """

@@ -2,8 +2,8 @@
 
 Global average pooling is MEAN, which is delegated and may change the scale. Any other average over whole
 windows is a depthwise convolution with weights 1/k^2, since integer AVERAGE_POOL_2D is not delegated; an
-average that leaves the border out of its count goes through float. A maximum over zero padding is only a
-maximum where no value is negative.
+average that leaves the border out of its count, or whose windows differ in size, goes through float. A
+maximum over zero padding is only a maximum where no value is negative.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from edgekit.lower.tflite.convolution import (
     pad_spatial,
     same_padding,
 )
-from edgekit.lower.tflite.movement import filler, moved
-from edgekit.targets import Target
+from edgekit.lower.tflite.movement import emit_slice, emit_strided, filler, moved
 
 
 def _window(node: Node) -> tuple[tuple[int, int], tuple[int, int], Pads, bool]:
-    """(kernel, stride, padding some window reads, whether SAME is exactly that padding)."""
-    kernel, stride, padding = node.attrs["kernel"], node.attrs["stride"], node.attrs["padding"]
+    """(kernel as far as it reaches, stride, padding that is read, whether SAME is exactly that padding)."""
+    stride, padding = node.attrs["stride"], node.attrs["padding"]
+    dilation = node.attrs.get("dilation", (1, 1))
+    kernel = tuple((k - 1) * d + 1 for k, d in zip(node.attrs["kernel"], dilation, strict=True))
     value = node.inputs[0]
     assert value is not None
     size, out = value.shape[2:], node.output.shape[2:]
@@ -37,7 +38,7 @@ def _window(node: Node) -> tuple[tuple[int, int], tuple[int, int], Pads, bool]:
     pads = (padding[0], ends[0], padding[1], ends[1])
     same = (*same_padding(size[0], kernel[0], stride[0]), *same_padding(size[1], kernel[1], stride[1]))
     fits = all(-(-size[i] // stride[i]) == out[i] for i in (0, 1))
-    return tuple(kernel), tuple(stride), pads, same == pads and fits
+    return kernel, tuple(stride), pads, same == pads and fits
 
 
 def _pool_options(kernel: tuple[int, int], stride: tuple[int, int], padding: int) -> schema.Pool2DOptionsT:
@@ -48,12 +49,6 @@ def _pool_options(kernel: tuple[int, int], stride: tuple[int, int], padding: int
         filterHeight=kernel[0],
         filterWidth=kernel[1],
     )
-
-
-def _undilated(node: Node, _target: Target) -> str | None:
-    if tuple(node.attrs.get("dilation", (1, 1))) != (1, 1):
-        return "dilated max-pool: dilation 1 is lowered"
-    return None
 
 
 def never_negative(ctx: Context, node: Node) -> bool:
@@ -70,8 +65,12 @@ def never_negative(ctx: Context, node: Node) -> bool:
     )
 
 
-@lowers(check=_undilated)
+@lowers()
 def max_pool2d(ctx: Context, node: Node) -> None:
+    """MAX_POOL_2D; a dilated one as MAXIMUM over shifted rows, then columns."""
+    if tuple(node.attrs.get("dilation", (1, 1))) != (1, 1):
+        _dilated_max_pool(ctx, node)
+        return
     x = moved(ctx, node, 0, NHWC)
     kernel, stride, pads, same = _window(node)
     padding = SAME if same else VALID
@@ -82,6 +81,34 @@ def max_pool2d(ctx: Context, node: Node) -> None:
             x = _pad_low(ctx, x, pads, node.output.name)
     result = ctx.write(node.output, NHWC, integer=True)
     ctx.emit("MAX_POOL_2D", [x], [result], _pool_options(kernel, stride, padding))
+
+
+def _dilated_max_pool(ctx: Context, node: Node) -> None:
+    """In float, where MAXIMUM is delegated; numbers on a grid stay on it."""
+    value, stem = node.inputs[0], node.output.name
+    assert value is not None
+    _, stride, pads, _ = _window(node)
+    x = ctx.read(value, NHWC, as_float=True)
+    if any(pads):
+        x = _pad_low(ctx, x, pads, stem)
+    result = ctx.write(node.output, NHWC, integer=False)
+    for axis in (1, 2):
+        taps, gap, step = node.attrs["kernel"][axis - 1], node.attrs["dilation"][axis - 1], stride[axis - 1]
+        count = result.shape[axis]
+        shape = tuple((count - 1) * step + 1 if i == axis else n for i, n in enumerate(x.shape))
+        shifted = [ctx.like(x, f"{stem}/shifted", shape) for _ in range(taps)]
+        for i, piece in enumerate(shifted):
+            emit_slice(ctx, x, [i * gap if at == axis else 0 for at in range(4)], piece)
+        best = shifted[0]
+        for piece in shifted[1:]:
+            larger = ctx.like(x, f"{stem}/larger", shape)
+            ctx.emit("MAXIMUM", [best, piece], [larger], schema.MaximumMinimumOptionsT())
+            best = larger
+        x = best
+        if step > 1:
+            x = ctx.like(x, f"{stem}/taken", tuple(count if i == axis else n for i, n in enumerate(shape)))
+            emit_strided(ctx, best, axis, [0, 0, 0, 0], step, x)
+    ctx.reshape(x, result)
 
 
 def _pad_low(ctx: Context, x: Tensor, pads: Pads, stem: str) -> Tensor:
@@ -156,22 +183,32 @@ def _box_filter(
     ctx.emit("DEPTHWISE_CONV_2D", [x, ones, zeros], [result], options)
 
 
-def _adaptive_divides(node: Node, _target: Target) -> str | None:
-    value = node.inputs[0]
-    assert value is not None
-    size, out = value.shape[2:], node.attrs["output_size"]
-    if any(n % o for n, o in zip(size, out, strict=True)):
-        return (
-            f"adaptive average pool from {tuple(size)} to {tuple(out)}: sizes that divide evenly are lowered"
-        )
-    return None
+def _shares(size: int, out: int) -> np.ndarray:
+    """How much each of `size` entries counts in each of `out` averages, (out, size); torch's windows."""
+    start = np.arange(out) * size // out
+    end = -(-(np.arange(out) + 1) * size // out)
+    at = np.arange(size)
+    inside = (at >= start[:, None]) & (at < end[:, None])
+    return inside / (end - start)[:, None]
 
 
-@lowers(check=_adaptive_divides)
+@lowers()
 def adaptive_avg_pool2d(ctx: Context, node: Node) -> None:
-    """Windows of equal size: an ordinary average pool."""
+    """Windows of equal size: an ordinary average pool. Others: a product with a matrix, in float."""
     value = node.inputs[0]
     assert value is not None
+    size, out = value.shape[2:], tuple(node.attrs["output_size"])
+    if any(n % o for n, o in zip(size, out, strict=True)):
+        n, c = value.shape[:2]
+        shares = np.kron(_shares(size[0], out[0]), _shares(size[1], out[1])).astype(np.float32)
+        x = ctx.read(value, NHWC, as_float=True)
+        pixels = ctx.like(x, f"{node.output.name}/pixels", (n, size[0] * size[1], c))
+        averages = ctx.like(x, f"{node.output.name}/averages", (n, out[0] * out[1], c))
+        ctx.reshape(x, pixels)
+        options = schema.BatchMatMulOptionsT()
+        ctx.emit("BATCH_MATMUL", [ctx.constant("shares", shares[None]), pixels], [averages], options)
+        ctx.reshape(averages, ctx.write(node.output, NHWC, integer=False))
+        return
     window = tuple(n // o for n, o in zip(value.shape[2:], node.attrs["output_size"], strict=True))
     attrs = {"kernel": window, "stride": window, "padding": (0, 0), "count_include_pad": True}
     avg_pool2d(ctx, Node("avg_pool2d", node.inputs, node.outputs, attrs, node.source))
