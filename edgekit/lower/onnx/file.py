@@ -15,6 +15,7 @@ import numpy as np
 
 import edgekit
 from edgekit.errors import UsageError
+from edgekit.lower.onnx import constants
 from edgekit.lower.onnx.context import Context
 
 OPSET = 17
@@ -60,24 +61,34 @@ def pack(ctx: Context, inputs: list[Tensor], outputs: list[Tensor], about: str) 
         for name, op in zip(names, ctx.operators, strict=True)
     ]
     used = {name for node in nodes for name in node.input}
-    proto = helper.make_graph(
-        nodes,
-        ctx.graph.name,
-        [_info(t) for t in inputs],
-        [_info(t) for t in outputs],
-        [_initializer(name, data) for name, data in ctx.initializers.items() if name in used],
+    held = {name: data for name, data in ctx.initializers.items() if name in used}
+
+    def model(given: list[Tensor], stored: dict[str, np.ndarray]) -> Any:
+        return helper.make_model(
+            helper.make_graph(
+                nodes,
+                ctx.graph.name,
+                [_info(t) for t in given],
+                [_info(t) for t in outputs],
+                [_initializer(name, data) for name, data in stored.items()],
+            ),
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="edgekit",
+            producer_version=edgekit.__version__,
+            doc_string=about,
+        )
+
+    # the check needs the sizes of large constants, not their bytes: they stand in as inputs
+    small = {name: data for name, data in held.items() if data.size <= constants.SMALL}
+    large = [Tensor(n, data.shape, str(data.dtype)) for n, data in held.items() if n not in small]
+    checked = onnx.shape_inference.infer_shapes(
+        model([*inputs, *large], small), check_type=True, strict_mode=True, data_prop=True
     )
-    model = helper.make_model(
-        proto,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="edgekit",
-        producer_version=edgekit.__version__,
-        doc_string=about,
-    )
-    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    onnx.checker.check_model(inferred)
-    return Packed(inferred.SerializeToString(deterministic=True), names)
+    onnx.checker.check_model(checked)
+    whole = model(inputs, held)
+    whole.graph.value_info.extend(checked.graph.value_info)
+    return Packed(whole.SerializeToString(deterministic=True), names)
 
 
 def _node_names(ctx: Context) -> tuple[str, ...]:
