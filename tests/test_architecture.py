@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.ops": {"edgekit.errors", "edgekit.ir"},
     "edgekit.infer_shapes": CORE,
     "edgekit.capture": CORE,
+    "edgekit.capture.onnx": CORE | {"edgekit.capture", "edgekit.infer_shapes"},  # its files hold no shapes
     "edgekit.passes": CORE,
     "edgekit.quantize": CORE,
     "edgekit.targets": {"edgekit.errors"},

@@ -97,8 +97,22 @@ def _rms(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def _evaluator(file: OnnxFile) -> Reference:
     from onnx.reference import ReferenceEvaluator
+    from onnx.reference.ops.op_dequantize_linear import DequantizeLinear_19
+    from onnx.reference.ops.op_quantize_linear import QuantizeLinear_19
 
-    session = ReferenceEvaluator(file.model)
+    def of_any_opset(name: str, kind: type) -> type:
+        """The evaluator knows these two from opset 19 only; 13's are the same, with fewer dtypes."""
+
+        def compute(self: Any, *args: Any, axis: int | None = None, **_newer: Any) -> Any:
+            return kind._run(self, *args, axis=axis)  # type: ignore[attr-defined]
+
+        return type(name, (kind,), {"op_domain": "", "_run": compute})
+
+    old = [
+        of_any_opset("DequantizeLinear", DequantizeLinear_19),
+        of_any_opset("QuantizeLinear", QuantizeLinear_19),
+    ]
+    session = ReferenceEvaluator(file.model, new_ops=old if file.opset < 19 else None)
     return lambda arrays: session.run(None, dict(zip(file.inputs, arrays, strict=True)))  # type: ignore[return-value]
 
 

@@ -1,0 +1,42 @@
+"""A graph whose file brought its own scales, completed by our rules."""
+
+import pytest
+import torch
+
+from edgekit.errors import QuantizationError
+from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.quantize.given import complete, is_given
+
+GIVEN = QuantParams((0.05,), (-8,))
+SPAN = (-6.0, 6.75)
+
+
+def graph(weight=None):
+    data = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    x, w = Value("x", (1, 2, 2), range=SPAN, quant=GIVEN), Value("w", (3, 4), data=data, quant=weight)
+    flat, y = Value("flat", (1, 4)), Value("y", (1, 3))
+    nodes = [Node("reshape", [x], [flat], {"shape": (-1, 4)}), Node("linear", [flat, w, None], [y], {})]
+    return Graph([x], [y], nodes)
+
+
+def test_moved_tensors_share_the_scale_and_weights_are_per_channel():
+    source = graph(QuantParams((0.02,), (0,)))
+    y = source.outputs[0]
+    y.quant, y.range = QuantParams((0.1,), (-128,)), (0.0, 25.5)
+    done = complete(source)
+    assert is_given(source) and source.value("flat").quant is None
+    assert done.value("x").quant == done.value("flat").quant == GIVEN
+    assert done.value("y").quant == QuantParams((0.1,), (-128,))
+    assert done.value("w").quant == QuantParams((0.02,) * 3, (0,) * 3, "int8", 0)
+
+
+def test_what_nothing_gives_a_scale_is_named():
+    with pytest.raises(QuantizationError, match="but not y: a file that quantizes every activation"):
+        complete(graph())
+
+
+def test_weights_with_zero_points_are_refused():
+    source = graph(QuantParams((0.02,), (5,)))
+    source.outputs[0].quant, source.outputs[0].range = GIVEN, SPAN
+    with pytest.raises(QuantizationError, match="weight w has zero points"):
+        complete(source)
