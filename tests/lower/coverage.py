@@ -1,4 +1,4 @@
-"""The coverage table: every op of the graph against every TensorFlow Lite target.
+"""The coverage table: every op of the graph against every TensorFlow Lite and ONNX target.
 
 python -m tests.lower.coverage        prints it as Markdown
 """
@@ -6,23 +6,29 @@ python -m tests.lower.coverage        prints it as Markdown
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from litert import lowered_case, undelegated
+import litert
+import onnx_runs
 
 from edgekit.errors import UnsupportedError
 from edgekit.ops import OPS
 from edgekit.targets import TARGETS
 from tests.cases import OP_CASES
 
-_RANK = {"-": 0, "runs": 1, "partly": 2, "delegated": 3}
+_RANK = {"-": 0, "runs": 1, "partly": 2, "integer": 3, "delegated": 3}
 
 
 def coverage(targets: tuple[str, ...] | None = None) -> dict[str, dict[str, str]]:
-    """op -> target -> "delegated" (all its cases run whole in the delegate), "partly", "runs" or "-"."""
-    names = targets or tuple(name for name, target in TARGETS.items() if target.format == "tflite")
+    """op -> target -> state of all its cases, "partly" where they differ.
+
+    "delegated": runs whole in LiteRT's delegate. "integer": ONNX Runtime converts at the borders only.
+    "runs": runs, but not so. "-": is refused.
+    """
+    names = targets or tuple(name for name, target in TARGETS.items() if target.format in ("tflite", "onnx"))
     table: dict[str, dict[str, str]] = {}
     for op in OPS:
         rows = [case for key, case in OP_CASES.items() if key.split("-")[0] == op]
@@ -33,16 +39,22 @@ def coverage(targets: tuple[str, ...] | None = None) -> dict[str, dict[str, str]
 
 def _case_state(case, target: str) -> str:
     try:
-        _, lowered = lowered_case(case, target)
+        if TARGETS[target].format == "tflite":
+            _, lowered = litert.lowered_case(case, target)
+            return "runs" if litert.undelegated(lowered.data) else "delegated"
+        _, lowered = onnx_runs.lowered_case(case, target, stem=False)
     except UnsupportedError:
         return "-"
-    return "runs" if undelegated(lowered.data) else "delegated"
+    if target != "onnx-int8":  # float kernels, or a runtime that is not on this machine
+        return "runs"
+    with tempfile.TemporaryDirectory() as folder:
+        return "integer" if onnx_runs.runs_in_integers(lowered, Path(folder)) else "runs"
 
 
 def _state(states: list[str]) -> str:
     if len(set(states)) == 1:
         return states[0]
-    return "partly" if "delegated" in states else min(states, key=_RANK.__getitem__)
+    return "partly" if {"delegated", "integer"} & set(states) else min(states, key=_RANK.__getitem__)
 
 
 def markdown(table: dict[str, dict[str, str]]) -> str:
