@@ -40,8 +40,9 @@ _SUFFIX = re.compile(r"(_token_\d+|_nchwc|_nhwc|_quant)$")
 
 @dataclass(frozen=True)
 class Executed:
-    """The graph that runs, the graph of the file, and the arrays' types and shapes in the former."""
+    """The graph that runs and its bytes, the graph of the file, types and shapes of the former's arrays."""
 
+    data: bytes
     graph: OnnxModel
     file: OnnxModel
     arrays: dict[str, tuple[str, tuple[int, ...]]]
@@ -57,7 +58,7 @@ def executed(file: ModelFile) -> Executed:
         data = saved.read_bytes()
     graph = read_model(data, where=file.where, check=False)
     arrays = _arrays(data, graph, file.where)
-    return Executed(graph, model, arrays, tuple(_kind(node, graph, arrays) for node in graph.nodes))
+    return Executed(data, graph, model, arrays, tuple(_kind(node, graph, arrays) for node in graph.nodes))
 
 
 def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
