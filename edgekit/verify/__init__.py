@@ -2,12 +2,16 @@
 
 One module a question; nothing is imported here, so that a fresh latency process stays small.
 
-    audit          what the file is: operators, types, bytes, MACs          (from the file alone)
-    delegation     what the delegate takes, what it leaves                  (asked of the runtime)
-    fidelity       every operator against its integer formula, in LSB       (runtime against graph)
+    runtime        images in, logits out, for .tflite, .onnx and .xml       (one face, three runtimes)
+    audit          what is executed: operators, types, bytes, MACs          (from the file or its runtime)
+    delegation     what the runtime takes over, what it leaves in float     (asked of the runtime)
+    fidelity       every operator against its integer formula, in LSB       (LiteRT against graph)
+    runtime_fidelity  every quantized value against the graph's meaning     (the others against graph)
+    agreement      whether artifacts answer alike, and where they part      (runtime against runtime)
     layers         which layer's error reaches the outputs                  (runtime against float)
     drift          what the difference costs in answers                     (float logits against int8 logits)
     latency        how long it takes, beside the float file                 (fresh processes)
+    layer_times    where the milliseconds go                                (prefixes, profilers)
     cost           parameters, MACs, traffic, peak memory                   (from the graph alone)
     gates          all of that against thresholds
 """
