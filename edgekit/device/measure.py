@@ -190,6 +190,7 @@ def _check_request(request: _Request) -> None:
 def _measure(request: _Request, board: Board) -> Result:
     started = datetime.now(UTC)
     device, probe, say = request.device, request.kind.probe, request.say
+    clocks = "observe" if device.clocks == "observe" else probe.lock_clocks(board.transport)
     say("fingerprint")
     facts = probe.fingerprint(board.transport)
     harness, runtime = choose_harness(request.kind, board, request.runtime, request.files)
@@ -198,7 +199,6 @@ def _measure(request: _Request, board: Board) -> Result:
         raise UsageError(f"delegate {delegate!r}: {harness.name} has {', '.join(harness.delegates)}")
     say("push")
     remote = {name: _push(board, path) for name, path in request.files.items()}
-    clocks = "observe" if device.clocks == "observe" else probe.lock_clocks(board.transport)
     task = Task(remote, request.profile, request.threads, delegate, request.profile.sustained)
     notes, attempts, first = [], 0, probe.now(board.transport)
     while True:
@@ -300,7 +300,7 @@ def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _
 
 
 def _parts(task: Task) -> list[Task]:
-    """Files interleave in one process; a sustained run has one file at a time, or each would heat the others."""
+    """Files interleave in one process; sustained, one file at a time: each would heat the others."""
     if not task.profile.sustained:
         return [task]
     return [

@@ -48,8 +48,10 @@ def _raw(runs: Sequence[FileRun]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     points = np.percentile(np.concatenate(samples), [50, 90, 99]) / 1e6
     shortest = min(len(run) for run in samples)
     equal = np.stack([run[:shortest] for run in samples])
-    draws = [np.percentile(equal[rows].reshape(-1), [50, 90, 99]) / 1e6 for rows in _draws(len(samples))]
-    low, high = np.percentile(np.array(draws), [2.5, 97.5], axis=0)
+    # a handful of processes has few multisets: each is computed once, however often it is drawn
+    sets, drawn = np.unique(np.sort(_draws(len(samples)), axis=1), axis=0, return_inverse=True)
+    each = np.array([np.percentile(equal[rows].reshape(-1), [50, 90, 99]) / 1e6 for rows in sets])
+    low, high = np.percentile(each[drawn.reshape(-1)], [2.5, 97.5], axis=0)
     return points, low, high
 
 

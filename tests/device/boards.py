@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,8 +116,11 @@ Host board
 
 
 @contextmanager
-def ssh_board(setup: str = "") -> Iterator[Board]:
-    """A real OpenSSH server of our own on loopback; `setup` is shell that runs in its mount namespace."""
+def ssh_board(files: Callable[[Path], str] = lambda root: "") -> Iterator[Board]:
+    """A real OpenSSH server of our own on loopback.
+
+    `files` writes under the board's root and returns shell that runs in the server's mount namespace.
+    """
     sshd, keygen = need("sshd", "openssh-server"), need("ssh-keygen", "openssh-client")
     with tempfile.TemporaryDirectory(prefix="ek-ssh-") as folder:
         root = Path(folder)
@@ -137,7 +140,7 @@ def ssh_board(setup: str = "") -> Iterator[Board]:
         (root / "ssh_config").write_text(_CLIENT.format(**values))
         key = (root / "host.pub").read_text().split()
         (root / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
-        server = start_sshd(sshd, root, port, setup)
+        server = start_sshd(sshd, root, port, files(root))
         board = Board(
             {"type": "ssh", "host": "board", "config": str(root / "ssh_config")},
             root / "base",
@@ -185,3 +188,57 @@ def stop(process: subprocess.Popen[Any]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+_VCGENCMD = """\
+#!/bin/sh
+case $1 in
+get_throttled) echo "throttled=$(cat {root}/throttled)" ;;
+measure_temp) echo "temp=48.3'C" ;;
+version) echo "Aug 30 2024 19:17:39"; echo "version 2808975b80149bbfe86844655fe45c7de66fc078 (release)" ;;
+*) exit 1 ;;
+esac
+"""
+
+
+def pi_files(root: Path) -> str:
+    """A Raspberry Pi's /sys under `root`; the shell that binds it over a namespace's own."""
+    sys_root = root / "sys"
+    zone = "class/thermal/thermal_zone0"
+    content = {f"{zone}/temp": "48312", f"{zone}/type": "cpu-thermal"}
+    content["firmware/devicetree/base/model"] = "Raspberry Pi 4 Model B Rev 1.4\0"
+    for cpu in range(4):
+        folder = f"devices/system/cpu/cpu{cpu}"
+        content |= {
+            f"{folder}/cpufreq/scaling_governor": "ondemand",
+            f"{folder}/cpufreq/scaling_cur_freq": "1800000",
+            f"{folder}/cpufreq/cpuinfo_max_freq": "1800000",
+            f"{folder}/cpufreq/cpuinfo_min_freq": "600000",
+            f"{folder}/topology/physical_package_id": "0",
+            f"{folder}/topology/core_id": str(cpu),
+            f"{folder}/topology/core_siblings": "f",
+            f"{folder}/topology/core_siblings_list": "0-3",
+        }
+    content |= {f"devices/system/cpu/{name}": "0-3" for name in ("possible", "present", "online")}
+    for name, text in content.items():
+        (sys_root / name).parent.mkdir(parents=True, exist_ok=True)
+        (sys_root / name).write_text(text if text.endswith("\0") else f"{text}\n")
+    (root / "throttled").write_text("0x0\n")
+    return f"mount --bind {sys_root} /sys"
+
+
+def pi_tools(board: Board) -> None:
+    path = board.tools / "vcgencmd"
+    path.write_text(_VCGENCMD.format(root=board.root))
+    path.chmod(0o755)
+
+
+def recorded(board: Board, name: str, transcript: str) -> str:
+    """A tool on the board that prints a recorded transcript and takes as many seconds as the file `slow` says."""
+    path = board.tools / name
+    (board.root / transcript).write_text((Path(__file__).parent / "transcripts" / transcript).read_text())
+    path.write_text(
+        f"#!/bin/sh\nsleep $(cat {board.root}/slow 2>/dev/null || echo 0)\ncat {board.root}/{transcript}\n"
+    )
+    path.chmod(0o755)
+    return str(path)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 
-from boards import Board, leftovers, local_board, ssh_board
+from boards import Board, leftovers, local_board, pi_files, pi_tools, ssh_board  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,20 @@ def ssh() -> Iterator[Board]:
 def local() -> Iterator[Board]:
     with local_board() as board:
         yield board
+
+
+@pytest.fixture(scope="session")
+def pi() -> Iterator[Board]:
+    """An sshd whose /sys and vcgencmd are a Raspberry Pi's."""
+    with ssh_board(pi_files) as board:
+        pi_tools(board)
+        yield board
+
+
+@pytest.fixture
+def models() -> dict[str, Path]:
+    """target -> model file of a small classifier's bundles, written by `edgekit build`."""
+    return {path.parent.name: path for path in sorted((HERE / "models").glob("*/model.tflite"))}
 
 
 @pytest.fixture(params=["local", "ssh"])

@@ -15,7 +15,7 @@ import pytest
 from boards import Board, leftovers, processes_of
 
 from edgekit.device.transport import Transport, open_transport
-from edgekit.errors import DeviceBusyError, DeviceJobError, InfrastructureError
+from edgekit.errors import DeviceBusyError, DeviceJobError, DeviceRefusedError, InfrastructureError
 
 WHO = "anna@bench since 14:03"
 
@@ -54,6 +54,16 @@ def test_files_travel_whole_and_once(board: Board, tmp_path: Path) -> None:
         with pytest.raises(DeviceJobError, match="there is no"):
             transport.pull("absent", tmp_path / "absent")
     assert not (tmp_path / "absent").exists()
+
+
+def test_a_full_disk_is_said(board: Board, tmp_path: Path) -> None:
+    """What `cat` says on a board whose disk is full."""
+    source = tmp_path / "m.bin"
+    source.write_bytes(bytes(1000))
+    with connect(board) as transport:
+        transport.copy_in = lambda _, remote: transport._plain(["sh", "-c", "cat /etc/passwd >/dev/full"], None)  # type: ignore[method-assign]
+        with pytest.raises(DeviceRefusedError, match=r"no space for m.bin: 1000 bytes"):
+            transport.push(source)
 
 
 def test_a_push_that_is_cut_short_is_no_file(board: Board, tmp_path: Path) -> None:

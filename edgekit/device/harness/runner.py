@@ -1,6 +1,6 @@
 """Measures model files on a board: one file, Python 3.7 or later, numpy and one runtime, nothing of edgekit.
 
-    python3 runner.py JOB.json      prints one JSON object as its last line
+    python3 runner.py JOB      prints one JSON object as its last line
 
 JOB: {"mode", "runtime": "litert" | "onnxruntime", "files": {name: path}, "threads", "delegate", "seed", ...}
     check      versions of Python, numpy and the runtime; with "delegate", whether it can be had
@@ -274,8 +274,7 @@ def check(runtime, job):
 
 
 def main():
-    with open(sys.argv[1]) as file:
-        job = json.load(file)
+    job = json.loads(sys.argv[1])
     runtimes: dict = {"litert": LiteRT, "onnxruntime": OnnxRuntime}
     runtime = runtimes[job["runtime"]]()
     mode = {"check": check, "measure": measure, "memory": memory, "outputs": outputs}[job["mode"]]

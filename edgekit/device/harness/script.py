@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -68,16 +67,13 @@ class ScriptHarness(Harness):
         """Run the script with a job; the object its last line is."""
         with as_file(files("edgekit.device.harness") / "runner.py") as script:
             runner = board.transport.push(script)
-        with tempfile.TemporaryDirectory(prefix="edgekit-job-") as folder:
-            path = Path(folder, "job.json")
-            path.write_text(json.dumps({"runtime": self.name, **job}))
-            remote = board.transport.push(path)
-        done = board.run([board.python, runner, remote], timeout)
+        words = json.dumps({"runtime": self.name, **job})
+        done = board.run([board.python, runner, words], timeout)
         if done.exit_code:
-            if any(sign in done.err for sign in _NO_DELEGATE):
-                last = done.err.strip().splitlines()[-1][:300]
+            lines = [line for line in done.err.splitlines() if any(sign in line for sign in _NO_DELEGATE)]
+            if lines:
                 raise InvalidMeasurementError(
-                    f"delegate {job.get('delegate')} is missing: {last}",
+                    f"delegate {job.get('delegate')} is missing: {lines[0].strip()[:300]}",
                     device=board.device.id,
                     command=done.command,
                     exit_code=done.exit_code,

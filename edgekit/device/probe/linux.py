@@ -13,7 +13,7 @@ fact cpu_part "$(sed -n 's/^CPU part[[:space:]]*: //p' /proc/cpuinfo | sort -u |
 fact memory_kb "$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)"
 fact free_memory_kb "$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo)"
 fact os "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release 2>/dev/null)"
-fact model "$(cat /proc/device-tree/model 2>/dev/null | tr -d '\000')"
+fact model "$(cat /sys/firmware/devicetree/base/model 2>/dev/null | tr -d '\000')"
 cpufreq() { cat /sys/devices/system/cpu/cpu[0-9]*/cpufreq/"$1" 2>/dev/null | sort -u | tr '\n' ' '; }
 fact governor "$(cpufreq scaling_governor)"
 fact max_khz "$(cpufreq cpuinfo_max_freq)"

@@ -10,6 +10,7 @@ Thermal Status: 0, Temperature{mValue=39.6, ..., mName=AP, mStatus=0}   dumpsys 
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -104,14 +105,15 @@ def _tegrastats(line: str, into: Sample) -> None:
         if found[2]:
             into.clock_mhz["gpu"] = float(found[2])
     for name, value in re.findall(r"(\w+)@(-?[0-9.]+)C\b", line):
-        if float(value) > -200:  # -256: a sensor that is off
+        if float(value) > -200 and name.lower() != "pmic":  # -256: off; Jetson Nano's PMIC always says 100
             into.temperature_c[name.lower()] = float(value)
-    for rail, value in re.findall(r"(\w+) (\d+)mW/\d+mW", line):
+    for rail, value in re.findall(r"(\w+_\w+) (\d+)(?:mW)?/\d+(?:mW)?(?=\s|$)", line):
         into.power_mw[rail] = float(value)
 
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return None
+    return value if math.isfinite(value) else None

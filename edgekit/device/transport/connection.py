@@ -31,6 +31,8 @@ BEAT_LIMIT_S = 30  # silence after which the board cleans up by itself
 _GRACE_S = 5.0
 _GUARD_MARGIN_S = 60
 _POLL_S = 0.2
+# Gives a file that arrived its name, if it is the one that was sent.
+_PLACE = '''sum=$(sha256sum "$1") || exit; [ "${sum%% *}" = "$3" ] && mv "$1" "$2"'''
 _SCRIPTS = files("edgekit.device.transport")
 
 
@@ -93,6 +95,7 @@ class Transport:
         self.beat_limit_s = BEAT_LIMIT_S
         self.work = ""
         self.boot = ""
+        self._pushed: dict[str, str] = {}
         self._keeper: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._lines: queue.Queue[str | None] = queue.Queue()
@@ -150,6 +153,7 @@ class Transport:
 
     def _connect(self, run: str, who: str, lock: bool) -> None:
         self.prepare()
+        self._pushed = {}
         words = [self.base, run, who, str(int(lock)), str(self.beat_limit_s)]
         command = ["sh", "-c", _script("keeper.sh"), "edgekit-keeper", *words]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in _drop)
@@ -290,23 +294,25 @@ class Transport:
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         remote = f"{self.work}/{name or f'{digest[:16]}-{safe_name(path.name)}'}"
-        if self._sha256(remote) == digest:
+        if self._pushed.get(remote) == digest:
             return remote
-        self._alive("push")
-        done = self.copy_in(path, f"{remote}.part")
-        arrived = self._sha256(f"{remote}.part") if not self.lost else None
-        if arrived != digest:
-            if "o space left" in done.err + done.out:
+        self._alive(f"push of {path.name}")
+        copied = self.copy_in(path, f"{remote}.part")
+        placed = self.run(["sh", "-c", _PLACE, "place", f"{remote}.part", remote, digest])
+        if placed.exit_code:
+            said = copied.err.strip() or copied.out.strip() or placed.err.strip()
+            if "o space left" in said:
                 raise DeviceRefusedError(
                     f"{self.device}: no space for {path.name}: {path.stat().st_size} bytes in {self.base}",
                     device=self.device,
-                    command=done.command,
-                    exit_code=done.exit_code,
-                    stderr=done.err,
+                    command=copied.command,
+                    exit_code=copied.exit_code,
+                    stderr=said,
                 )
-            reason = done.err.strip() or f"sha256 {arrived or 'of nothing'}, {digest} was sent"
-            raise self._failure(f"push of {path.name}", done.exit_code, reason, done.command)
-        self.run(["mv", f"{remote}.part", remote], check=True)
+            raise self._failure(
+                f"push of {path.name}", copied.exit_code, said or "it was cut short", copied.command
+            )
+        self._pushed[remote] = digest
         return remote
 
     def pull(self, name: str, local: str | os.PathLike[str]) -> Path:
