@@ -5,6 +5,7 @@ Enters: `Facts` with plain data from every stage. Leaves: files under OUT and a 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -21,16 +22,18 @@ from edgekit.bundle import rejected_name, write_bundle
 from edgekit.data import ImageSet
 from edgekit.data.source import Source
 from edgekit.errors import DataError
-from edgekit.job import Artifact, Built, Job, Run
+from edgekit.job import Agreed, Artifact, Built, Job, Run
+from edgekit.proofs import runtime_of
 from edgekit.report import SCHEMA_VERSION, validate
 from edgekit.report.card import model_card
 from edgekit.report.html import render_html
 from edgekit.report.markdown import render_markdown
 from edgekit.store import write_atomic
+from edgekit.targets import Target, get_target
 from edgekit.verify.cost import cost
 from edgekit.verify.gates import Evidence, Thresholds, judge
 from edgekit.verify.latency import machine
-from edgekit.verify.runtime import run_vector, runtime_version
+from edgekit.verify.runtime import run_vector
 
 if TYPE_CHECKING:
     from edgekit.data.arrays import ArrayImages
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 GOLDEN_VECTORS = 3
 _PACKAGES = ("torch", "torchvision", "timm", "ai-edge-litert", "numpy")
+_OPTIONAL = ("onnx", "onnxruntime", "openvino", "nncf", "tensorflow")
+_JUDGED_HERE = ("litert", "onnxruntime", "openvino")  # TensorRT fuses and places operators on a Jetson
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,16 @@ class Facts:
     reference: Path | None
     built: list[Built]
     baselines: dict[str, Built]
+    together: Agreed | None
 
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on besides edgekit's own code."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    for name in _OPTIONAL:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def labels_for(images: ImageSet | ArrayImages, job: Job, graph: Graph) -> np.ndarray | None:
@@ -98,7 +108,7 @@ def labels_for(images: ImageSet | ArrayImages, job: Job, graph: Graph) -> np.nda
 def write(facts: Facts, stages: list[dict[str, Any]], out: str | os.PathLike[str]) -> Run:
     """Judge, bundle, and write the report."""
     directory = Path(out)
-    gates = [gate for one in facts.built for gate in _gates(facts, one)]
+    gates = [gate for one in facts.built for gate in _gates(facts, one)] + _shared_gates(facts)
     report = _report(facts, stages, gates)
     validate(report)
     artifacts = {one.target.name: _bundle(facts, one, report, directory) for one in facts.built}
@@ -114,22 +124,26 @@ def write_pages(report: dict[str, Any], directory: Path) -> None:
 
 
 def _gates(facts: Facts, one: Built) -> list[dict[str, Any]]:
-    asked = facts.recipe.verify
+    asked, target = facts.recipe.verify, one.target
     limits = replace(
-        Thresholds.for_target(one.target.activations, one.target.weights),
+        Thresholds.for_target(target.activations, target.weights, target.format),
         max_lsb=asked.max_lsb,
         max_drop=_percent(asked.max_top1_drop),
         min_agreement=_percent(asked.min_agreement),
-        max_transposes=asked.max_transposes,
         max_size_bytes=asked.max_size_bytes,
     )
-    if one.target.activations == "int8":  # what other targets do not promise is not demanded of them
+    if target.runtime not in _JUDGED_HERE:
+        limits = replace(limits, max_partitions=None, max_undelegated_ops=None, min_int8_macs_share=None)
+    if target.activations == "int8":  # what other targets do not promise is not demanded of them
+        limits = replace(limits, max_latency_ratio=asked.max_latency_ratio)
+    if target.format == "tflite":  # other runtimes reorder tensors on their own, and have no delegates
+        limits = replace(limits, max_transposes=asked.max_transposes)
+    if target.format == "tflite" and target.activations == "int8":
         limits = replace(
             limits,
             max_partitions=asked.max_partitions,
             max_undelegated_ops=asked.max_undelegated,
             min_int8_share=asked.min_int8_share,
-            max_latency_ratio=asked.max_latency_ratio,
         )
     found = Evidence(
         fidelity=one.fidelity,
@@ -137,10 +151,19 @@ def _gates(facts: Facts, one: Built) -> list[dict[str, Any]]:
         audit=one.audit,
         delegation=one.delegation,
         latency=one.latency,
-        latency_names=(one.target.name, one.target.baseline),
+        latency_names=(target.name, target.baseline),
         layers=one.errors,
     )
-    return [{**gate.as_dict(), "target": one.target.name} for gate in judge(found, limits)]
+    return [{**gate.as_dict(), "target": target.name} for gate in judge(found, limits)]
+
+
+def _shared_gates(facts: Facts) -> list[dict[str, Any]]:
+    """Gates over several artifacts."""
+    if facts.together is None:
+        return []
+    limits = Thresholds(min_pairwise_agreement=_percent(facts.recipe.verify.min_pairwise_agreement))
+    found = Evidence(pairwise=facts.together.agreement, divergences=facts.together.divergences)
+    return [{**gate.as_dict(), "target": "all"} for gate in judge(found, limits)]
 
 
 def _percent(share: float | None) -> float | None:
@@ -171,7 +194,7 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
             "cores": os.cpu_count() or 1,
             "os": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
-            "runtime": runtime_version(),
+            "runtime": ", ".join(dict.fromkeys(runtime_of(one.target) for one in facts.built)),
         },
         "versions": {"edgekit": __version__, **versions()},
         "provenance": {
@@ -182,7 +205,78 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
             "passes": [{"name": r.name, "rewrites": r.rewrites} for r in facts.rewrites],
         },
     }
+    if rows := _runtimes(facts):
+        report["runtimes"] = rows
+    if facts.together is not None:
+        report["agreement"] = _agreement(facts.together, facts.recipe)
     return _finite(report)
+
+
+def _runtimes(facts: Facts) -> list[dict[str, Any]]:
+    """Every file that was timed, fastest first."""
+    measured = next((one.latency for one in facts.built if one.latency is not None), None)
+    if measured is None:
+        return []
+    fastest = min(row.p50_ms for row in measured.files.values())
+    own = {one.target.name for one in facts.built}
+    return [
+        {
+            "target": name,
+            "runtime": row.runtime,
+            "precision": _precision(get_target(name)),
+            "settings": row.settings,
+            "p50_ms": row.p50_ms,
+            "p90_ms": row.p90_ms,
+            "p99_ms": row.p99_ms,
+            "p50_low_ms": row.p50_interval[0],
+            "p50_high_ms": row.p50_interval[1],
+            "n": row.n,
+            "relative": row.p50_ms / fastest,
+            "artifact": name in own,
+        }
+        for name, row in sorted(measured.files.items(), key=lambda item: item[1].p50_ms)
+    ]
+
+
+def _precision(target: Target) -> str:
+    return target.activations if target.activations != "float32" else target.weights
+
+
+def _agreement(together: Agreed, recipe: Recipe) -> dict[str, Any]:
+    found, names = together.agreement, together.agreement.names
+    between = {frozenset((pair.first, pair.second)): pair for pair in found.pairs}
+
+    def cell(a: str, b: str, key: str, same: float | None) -> float | None:
+        return same if a == b else getattr(between[frozenset((a, b))], key)
+
+    pairs = []
+    for pair in found.pairs:
+        at = together.divergences.get((pair.first, pair.second))
+        where = at and {
+            "value": at.value,
+            "module": at.module,
+            "op": at.op,
+            "sqnr_db_before": at.before_db,
+            "sqnr_db": at.after_db,
+        }
+        pairs.append(
+            {
+                "a": pair.first,
+                "b": pair.second,
+                "agreement": pair.agreement,
+                "sqnr_db": pair.sqnr_db,
+                "differ": pair.disagreements,
+                "divergence": where,
+            }
+        )
+    return {
+        "n": found.n,
+        "targets": names,
+        "top1": [[cell(a, b, "agreement", 100.0) for b in names] for a in names],
+        "sqnr_db": [[cell(a, b, "sqnr_db", None) for b in names] for a in names],
+        "pairs": pairs,
+        "min_agreement": _percent(recipe.verify.min_pairwise_agreement),
+    }
 
 
 def _data(facts: Facts) -> dict[str, Any]:
@@ -200,7 +294,6 @@ def _data(facts: Facts) -> dict[str, Any]:
 
 
 def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str, Any]:
-    assert one.audit is not None and one.delegation is not None
     name = one.target.name
     content: dict[str, Any] = {
         "path": f"{name}/{_file_name(one, gates)}",
@@ -208,14 +301,12 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         "files": one.sha256s,
         "size_bytes": one.size_bytes,
         "float_size_bytes": facts.baselines[one.target.baseline].size_bytes,
-        "audit": _without(one.audit.as_dict(), "ops")
-        | {
-            "partitions": one.delegation.partitions,
-            "undelegated_ops": [str(op) for op in one.delegation.undelegated_ops],
-        },
+        "audit": _audit(one),
         "fidelity": one.fidelity.as_dict() if one.fidelity is not None else None,
         "layers": _layers(one),
     }
+    if one.quantizer != "edgekit":
+        content["quantizer"] = one.quantizer
     if one.drift is not None:
         content["drift"] = _without(one.drift.as_dict(), "flipped") | {"flipped": len(one.drift.flipped)}
         content["drift"]["max_drop_points"] = _percent(facts.recipe.verify.max_top1_drop)
@@ -230,6 +321,7 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         content["latency"] = one.latency.as_dict(name, base) | {
             "float_p90_ms": floats.p90_ms,
             "float_p99_ms": floats.p99_ms,
+            "float_target": base,
             "note": one.latency.machine["note"],
             "samples": milliseconds,
             "samples_file": f"{name}/latency_samples.json",
@@ -238,6 +330,19 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         content["quantize"] = _without(one.quantization, "calibration", "parts")
         content["quantize"]["parts"] = _parts(one.quantization["parts"])
     return content
+
+
+def _audit(one: Built) -> dict[str, Any]:
+    if one.audit is None or one.delegation is None:  # nothing here executes it
+        dtypes = {"input_dtype": one.target.activations, "output_dtype": one.target.activations}
+        nothing: dict[str, Any] = {"int8_ops_share": 0.0, "float_ops": len(one.nodes), "transposes": 0}
+        return nothing | {"partitions": None, "undelegated_ops": None} | dtypes
+    content = _without(one.audit.as_dict(), "ops")
+    if one.target.format == "tflite":
+        content["partitions"] = one.delegation.partitions
+    else:
+        content |= {"partitions": None, "executed": {"kinds": one.audit.kinds}}
+    return content | {"undelegated_ops": [str(op) for op in one.delegation.undelegated_ops]}
 
 
 def _parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -288,8 +393,14 @@ def _flipped(facts: Facts, one: Built) -> list[dict[str, Any]]:
 
 
 def _layers(one: Built) -> list[dict[str, Any]]:
-    """The prepared graph's nodes in order: what each costs, where it runs, how much noise it adds."""
-    assert one.audit is not None and one.delegation is not None
+    """In order: what each layer costs, where it runs, how much noise it adds.
+
+    A .tflite file's operators stand for the prepared graph's nodes; other runtimes execute what they fused.
+    """
+    if one.audit is None or one.delegation is None:
+        return []
+    if one.target.format != "tflite":
+        return _executed(one)
     outside = {op.index for op in one.delegation.undelegated_ops}
     errors = {error.value: error for error in one.errors}
     rows = []
@@ -313,8 +424,30 @@ def _layers(one: Built) -> list[dict[str, Any]]:
     return rows
 
 
-def _bundle(facts: Facts, one: Built, report: dict[str, Any], directory: Path) -> Artifact:
+def _executed(one: Built) -> list[dict[str, Any]]:
     assert one.audit is not None
+    errors: dict[str, Any] = {}
+    for error in one.errors:  # the most costly of a module first
+        errors.setdefault(error.module, error)
+    rows = []
+    for op in one.audit.ops:
+        if op.kind in ("convert", "other"):
+            continue
+        row: dict[str, Any] = {
+            "name": op.module,
+            "module": op.module,
+            "op": op.op,
+            "macs": op.macs,
+            "bytes": op.weight_bytes,
+            "where": "int8" if op.kind == "int8" else "float",
+        }
+        if (error := errors.pop(op.module, None)) is not None:
+            row["sqnr_db"], row["introduced_error_share"] = error.accumulated_db, error.output_share
+        rows.append(row)
+    return rows
+
+
+def _bundle(facts: Facts, one: Built, report: dict[str, Any], directory: Path) -> Artifact:
     name = one.target.name
     artifact = report["artifacts"][name]
     rejected = "rejected" in artifact["path"]
@@ -329,12 +462,12 @@ def _bundle(facts: Facts, one: Built, report: dict[str, Any], directory: Path) -
         model={file: path.read_bytes() for file, path in one.files.items()},
         name=facts.job.name,
         target=name,
-        inputs=[asdict(tensor) for tensor in one.audit.inputs],
-        outputs=[asdict(tensor) for tensor in one.audit.outputs],
+        inputs=[asdict(tensor) for tensor in one.audit.inputs] if one.audit else _tensors(one, "inputs"),
+        outputs=[asdict(tensor) for tensor in one.audit.outputs] if one.audit else _tensors(one, "outputs"),
         edgekit_version=__version__,
         preprocessing=facts.job.preprocessing,
         labels=facts.job.class_names,
-        golden=_golden(facts, one),
+        golden=_golden(facts, one) if one.audit else (),
         calibration=(one.quantization or {}).get("calibration"),
         weights=report["provenance"]["weights"],
         recipe=facts.recipe.to_dict(),
@@ -344,6 +477,16 @@ def _bundle(facts: Facts, one: Built, report: dict[str, Any], directory: Path) -
         extra=extra,
     )
     return Artifact(directory / artifact["path"], rejected)
+
+
+def _tensors(one: Built, side: str) -> list[dict[str, Any]]:
+    """Inputs or outputs of a hand-over as TensorFlow takes them: pictures as (N, H, W, C)."""
+    rows = []
+    for value in getattr(one.prepared, side):
+        n, *rest = value.shape
+        shape = (n, *rest[1:], rest[0]) if len(rest) == 3 else value.shape
+        rows.append({"name": one.tensors.get(value.name, value.name), "shape": shape, "dtype": "float32"})
+    return rows
 
 
 def _golden(facts: Facts, one: Built) -> list[dict[str, Any]]:

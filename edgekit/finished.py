@@ -23,9 +23,11 @@ def inspect(path: Path) -> None:
     from edgekit.verify.audit import audit
     from edgekit.verify.delegation import delegation
 
-    files = sorted(path.glob("**/model*.tflite")) if path.is_dir() else [path]
+    kinds = (".tflite", ".onnx", ".xml")
+    found = [file for file in sorted(path.glob("**/model*")) if file.suffix in kinds]
+    files = found if path.is_dir() else [path]
     if not files:
-        raise ArtifactError(f"{path}: no model.tflite in it: a build directory or a .tflite file")
+        raise ArtifactError(f"{path}: no model in it: a build directory, or a .tflite, .onnx or .xml file")
     for file in files:
         print_audit(audit(file).as_dict(), str(file), delegation=delegation(file).as_dict())
 

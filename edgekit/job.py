@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from edgekit.data.source import Given, Source
     from edgekit.ir import Graph
     from edgekit.targets import Target
+    from edgekit.verify.agreement import Agreement, Divergence
     from edgekit.verify.audit import Audit
     from edgekit.verify.delegation import Delegation
     from edgekit.verify.drift import Drift
     from edgekit.verify.fidelity import Fidelity, FloatFidelity
     from edgekit.verify.latency import Latency
     from edgekit.verify.layers import LayerError
+    from edgekit.verify.runtime_fidelity import RuntimeFidelity
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Quantized:
-    """An annotated graph, and what each part of the quantization gained."""
+    """An annotated graph, and what each part of the quantization gained; None where a file brought it."""
 
     graph: Graph
-    report: dict[str, Any]
+    report: dict[str, Any] | None
 
 
 @dataclass
@@ -59,7 +61,8 @@ class Built:
     tensors: graph value -> name of the tensor that holds it.
     modules: tensor name -> module path. nodes: for each operator of the file, the index of its node in
     `prepared`, -1 for none. io: the dtype asked for the file's inputs and outputs, None for the target's own.
-    quantization: what each part of it gained, None for a float model.
+    quantization: what each part of it gained, None for a float model. quantizer: who chose its integers,
+    "edgekit" or "nncf".
     pictures: a folder with flipped images, INDEX.png and sheet.png.
     """
 
@@ -72,9 +75,10 @@ class Built:
     nodes: list[int]
     io: str | None
     quantization: dict[str, Any] | None
+    quantizer: str
     audit: Audit | None = None
     delegation: Delegation | None = None
-    fidelity: Fidelity | FloatFidelity | None = None
+    fidelity: Fidelity | RuntimeFidelity | FloatFidelity | None = None
     errors: list[LayerError] = field(default_factory=list)
     drift: Drift | None = None
     latency: Latency | None = None
@@ -88,6 +92,14 @@ class Built:
     @property
     def size_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.files.values())
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """How the int8 artifacts of a build answer beside each other; where a pair parts, by its two targets."""
+
+    agreement: Agreement
+    divergences: dict[tuple[str, str], Divergence]
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
 from edgekit.ir import Graph, load, run
 from edgekit.job import Built, Job, Quantized, Run
+from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.quantize import QuantizeSettings, quantize
+from edgekit.quantize.given import complete, is_given
 from edgekit.session import Display, Line, Session
 from edgekit.store import Store, sha256_file
 from edgekit.targets import Target, get_target
@@ -46,6 +48,7 @@ from edgekit.verify.audit import module_names
 from edgekit.verify.onnx_runtime import open_session
 
 _BATCH = 32
+_OPEN_BATCH = ("onnx", "openvino")  # formats whose files may leave the batch open
 
 
 def build(
@@ -156,23 +159,35 @@ def _build(
     targets: list[Target],
     out: str | os.PathLike[str] | None,
 ) -> Run:
+    _refuse_settings(recipe, targets)
     graph = _captured(session, job)
     with session.step("optimize"):
         rewrites = passes.optimize(graph)
     _refuse_unsupported(graph, targets)
+    given = _taken_off(graph)
     reference = _reference(session, job, graph)
     kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
-    quantized = {kind: _quantized(session, recipe, job, graph, kind) for kind in kinds}
-    built = [_lowered(session, recipe, graph, quantized.get(t.activations), t) for t in targets]
-    baselines = _baselines(session, recipe, graph, built)
+    quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
+    built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
+    baselines = _baselines(session, recipe, job, graph, built)
     for one in built:
         proofs.audited(session, one)
         proofs.compared_in_steps(session, job, one)
         proofs.compared_in_answers(session, job, one, reference)
+    together = proofs.agreed(session, job, built)
     proofs.timed(session, recipe.device, built, baselines)
     with session.step("report"):
-        facts = evidence.Facts(recipe, job, graph, rewrites, reference, built, baselines)
+        facts = evidence.Facts(recipe, job, graph, rewrites, reference, built, baselines, together)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
+
+
+def _refuse_settings(recipe: recipes.Recipe, targets: list[Target]) -> None:
+    """Say what cannot run here, or does not go together, before anything is done."""
+    for target in targets:
+        proofs.runtime_of(target)
+    others = [t.name for t in targets if t.quantized and t.name != "openvino-int8"]
+    if recipe.quantize.quantizer == "nncf" and others:
+        raise UsageError(f"[quantize] nncf cannot quantize {', '.join(others)}: openvino-int8 alone")
 
 
 def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
@@ -199,15 +214,26 @@ def _captured(session: Session, job: Job) -> Graph:
 
 
 def _proven(job: Job, file: onnx_file.OnnxFile) -> Graph:
-    """The graph of a float ONNX file, held against ONNX Runtime."""
+    """The graph of an ONNX file, a float one held against ONNX Runtime."""
     assert isinstance(job.module.graph, Graph)
     graph = job.module.graph.copy()
-    if onnx_file.is_quantized(graph):  # calibrating it again would replace its scales without a word
-        raise UsageError(f"{job.name}: the ONNX file is quantized already: the float model's file")
+    if onnx_file.is_quantized(graph):  # by its definition: 8-bit kernels of old CPUs saturate
+        onnx_file.prove(graph, file)
+        return graph
     runtime = open_session(file.model.SerializeToString(), job.name)
     names = list(file.inputs)
     onnx_file.prove(graph, file, lambda arrays: runtime.run(None, dict(zip(names, arrays, strict=True))))
     return graph
+
+
+def _taken_off(graph: Graph) -> Quantized | None:
+    """The scales a quantized file brought along, taken off the graph, which is the float reference then."""
+    if not is_given(graph):
+        return None
+    annotated = complete(graph)
+    for value in graph.values():
+        value.quant = None
+    return Quantized(annotated, None)
 
 
 def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
@@ -240,7 +266,7 @@ def _quantized(
     asked = recipe.quantize
     settings = QuantizeSettings(
         profile=asked.profile,
-        activations=activations,
+        activations="int16" if activations == "int16" else "int8",
         calibration=recipe.data.calibration,
         ranges=asked.ranges,
         equalize=asked.equalize,
@@ -270,15 +296,28 @@ def _quantized(
 
 
 def _lowered(
-    session: Session, recipe: recipes.Recipe, graph: Graph, quantized: Quantized | None, target: Target
+    session: Session,
+    recipe: recipes.Recipe,
+    job: Job,
+    graph: Graph,
+    quantized: Quantized | None,
+    target: Target,
 ) -> Built:
     source = quantized.graph if quantized is not None else graph
     io = _io(recipe, target)
+    options: dict[str, Any] = {"io_dtype": io}
+    if recipe.target.dynamic_batch and target.format in _OPEN_BATCH:
+        options["dynamic_batch"] = True
     lowering = _lowering(target)
     prepared = lowering.prepare(source, target)
+    quantizer = recipe.quantize.quantizer if target.activations == "int8" else "edgekit"
 
     def make(directory: Path, _line: Line) -> None:
-        lowered = lowering.lower(prepared, target, io_dtype=io)
+        if quantizer == "nncf":
+            images = (image for batch in job.calibration.images.batches(_BATCH) for image in batch)
+            lowered = quantize_with_nncf(graph, target, images)
+        else:
+            lowered = lowering.lower(prepared, target, **options)
         for name, data in lowered.files.items():
             path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -292,13 +331,24 @@ def _lowered(
         }
         (directory / "lowered.json").write_text(json.dumps(content))
 
-    key = {"graph": source.hash(), "target": repr(target), "io": io}
+    key = {"graph": source.hash(), "target": repr(target), **options}
+    if quantizer == "nncf":
+        key |= {"quantizer": quantizer, "images": job.calibration.identity, "float": graph.hash()}
     directory = session.stage("lower", key, make, target.name)
     about = json.loads((directory / "lowered.json").read_text())
     files = {name: directory / name for name in about["files"]}
-    hashes = {name: sha256_file(path) for name, path in files.items()}
-    found = (about["tensors"], about["modules"], about["nodes"])
-    return Built(target, files, hashes, prepared, *found, io, quantized.report if quantized else None)
+    return Built(
+        target=target,
+        files=files,
+        sha256s={name: sha256_file(path) for name, path in files.items()},
+        prepared=prepared,
+        tensors=about["tensors"],
+        modules=about["modules"],
+        nodes=about["nodes"],
+        io=io,
+        quantization=quantized.report if quantized and quantizer == "edgekit" else None,
+        quantizer=quantizer,
+    )
 
 
 def _lowering(target: Target) -> ModuleType:
@@ -307,13 +357,14 @@ def _lowering(target: Target) -> ModuleType:
 
 
 def _baselines(
-    session: Session, recipe: recipes.Recipe, graph: Graph, built: list[Built]
+    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, built: list[Built]
 ) -> dict[str, Built]:
     """The float models that `built` are held against, by target: those asked for, the rest made here."""
     asked = {one.target.name: one for one in built}
     names = dict.fromkeys(one.target.baseline for one in built)
     return {
-        name: asked.get(name) or _lowered(session, recipe, graph, None, get_target(name)) for name in names
+        name: asked.get(name) or _lowered(session, recipe, job, graph, None, get_target(name))
+        for name in names
     }
 
 

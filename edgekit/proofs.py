@@ -5,17 +5,20 @@ Each asks `edgekit.verify` and keeps the answer in the store under what it depen
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgekit.job import Built, Job
+from edgekit.job import Agreed, Built, Job
 from edgekit.lower import tflite
 from edgekit.session import Line, Session
+from edgekit.verify.agreement import Agreement, Divergence, Pair, agreement, first_divergence
 from edgekit.verify.audit import audit
 from edgekit.verify.contact_sheet import contact_sheet
 from edgekit.verify.delegation import delegation
@@ -31,12 +34,16 @@ from edgekit.verify.fidelity import (
 )
 from edgekit.verify.latency import FileLatency, Latency, latency, machine
 from edgekit.verify.layers import LayerError, layer_errors
+from edgekit.verify.placed import Placed, placed_codes
 from edgekit.verify.runtime import run_model, runtime_version
+from edgekit.verify.runtime_fidelity import RuntimeFidelity, ValueFidelity, runtime_fidelity
+from edgekit.verify.tensorflow_check import require_tensorflow, run_saved_model
 
 if TYPE_CHECKING:
     from edgekit.data import ImageSet
     from edgekit.data.arrays import ArrayImages
     from edgekit.recipe import Device
+    from edgekit.targets import Target
 
 _HOST_RUNTIMES = ("litert", "onnxruntime", "openvino")  # TensorRT's time is a Jetson's business
 _PROBED = 4  # images on which every operator is compared
@@ -45,44 +52,69 @@ _CHUNK = 256  # evaluation images whose float32 pixels are in memory at a time
 
 
 def audited(session: Session, one: Built) -> None:
+    """What the file is and what runs where; a SavedModel is a hand-over that nothing here executes."""
+    if one.target.runtime == "tensorflow":
+        return
     with session.step(f"audit {one.target.name}"):
         one.audit = audit(one.file, one.modules)
         one.delegation = delegation(one.file, one.modules)
 
 
 def compared_in_steps(session: Session, job: Job, one: Built) -> None:
-    """The integer simulation against the runtime, and which layers cause the error that is left."""
-    integer = one.target.activations == "int8"
+    """The graph's meaning against the runtime, and which layers cause the error that is left."""
 
     def make(directory: Path, _line: Line) -> None:
         images = next(job.calibration.first(_PROBED).batches(_PROBED))
-        errors: list[LayerError] = []
-        found: Fidelity | FloatFidelity
-        if integer:
-            exposed = probe_values(one.prepared)
-            probe = tflite.lower(one.prepared, one.target, io_dtype=one.io, outputs_also=exposed)
-            actual = read_values(probe, one.prepared, images)
-            found = fidelity(one.prepared, probe, images, one.file)
-            errors = layer_errors(one.prepared, actual, images)
-        else:
-            found = float_fidelity(one.prepared, one.file, images)
-        content = {"fidelity": asdict(found), "errors": [asdict(row) for row in errors]}
+        found, errors = _fidelity_of(one, images)
+        content = {
+            "kind": type(found).__name__,
+            "fidelity": asdict(found),
+            "errors": [asdict(row) for row in errors],
+        }
         (directory / "fidelity.json").write_text(json.dumps(content))
 
     key = {
         "artifact": one.sha256s,
         "graph": one.prepared.hash(),
         "images": job.calibration.identity,
-        "runtime": runtime_version(),
+        "runtime": runtime_of(one.target),
     }
     directory = session.stage("fidelity", key, make, one.target.name)
     content = json.loads((directory / "fidelity.json").read_text())
     one.errors = [LayerError(**row) for row in content["errors"]]
-    if integer:
-        layers = tuple(OpFidelity(**row) for row in content["fidelity"].pop("layers"))
-        one.fidelity = Fidelity(layers=layers, **content["fidelity"])
+    found = content["fidelity"]
+    if content["kind"] == "FloatFidelity":
+        one.fidelity = FloatFidelity(**found)
+    elif content["kind"] == "RuntimeFidelity":
+        rows = tuple(ValueFidelity(**row) for row in found.pop("layers"))
+        one.fidelity = RuntimeFidelity(layers=rows, **found)
     else:
-        one.fidelity = FloatFidelity(**content["fidelity"])
+        one.fidelity = Fidelity(layers=tuple(OpFidelity(**row) for row in found.pop("layers")), **found)
+
+
+def _fidelity_of(
+    one: Built, images: np.ndarray
+) -> tuple[Fidelity | RuntimeFidelity | FloatFidelity, list[LayerError]]:
+    target, graph = one.target, one.prepared
+    if target.activations != "int8" or one.quantizer != "edgekit":
+        return float_fidelity(graph, _answers(one, images), images), []
+    if target.format == "tflite":
+        probe = tflite.lower(graph, target, io_dtype=one.io, outputs_also=probe_values(graph))
+        actual = read_values(probe, graph, images)
+        return fidelity(graph, probe, images, one.file), layer_errors(graph, actual, images)
+    placed = Placed(graph, one.file, one.tensors)
+    return runtime_fidelity(placed, images), layer_errors(graph, placed_codes(placed, images), images)
+
+
+def runtime_of(target: Target) -> str:
+    """Name and version of what runs a target's files on this machine.
+
+    Raises: UsageError with the line that installs it.
+    """
+    if target.runtime == "tensorflow":
+        require_tensorflow()
+        return f"tensorflow {importlib.metadata.version('tensorflow')}"
+    return runtime_version(target.format)
 
 
 def compared_in_answers(session: Session, job: Job, one: Built, reference: Path | None) -> None:
@@ -94,7 +126,7 @@ def compared_in_answers(session: Session, job: Job, one: Built, reference: Path 
     def make(directory: Path, line: Line) -> None:
         images, rows, done = source.images, [], 0
         for batch in images.batches(_CHUNK):
-            rows.append(run_model(one.file, batch, workers=os.cpu_count() or 1))
+            rows.append(_answers(one, batch))
             done += len(batch)
             line.advance(done, len(images))
         logits = np.concatenate(rows)
@@ -106,9 +138,15 @@ def compared_in_answers(session: Session, job: Job, one: Built, reference: Path 
     def compared(logits: np.ndarray) -> Drift:
         return drift(np.load(reference / "logits.npy"), logits, np.load(labels) if labels.exists() else None)
 
-    key = {"artifact": one.sha256s, "reference": reference.name, "runtime": runtime_version()}
+    key = {"artifact": one.sha256s, "reference": reference.name, "runtime": runtime_of(one.target)}
     one.pictures = session.stage("drift", key, make, one.target.name)
     one.drift = compared(np.load(one.pictures / "logits.npy"))
+
+
+def _answers(one: Built, images: np.ndarray) -> np.ndarray:
+    if one.target.runtime == "tensorflow":
+        return run_saved_model(one.file.parent, images)
+    return run_model(one.file, images, workers=os.cpu_count() or 1)
 
 
 def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages, job: Job) -> None:
@@ -119,6 +157,66 @@ def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages,
         picture.save(directory / f"{index}.png")
     arrays = {index: np.asarray(picture) for index, picture in pictures.items()}
     (directory / "sheet.png").write_bytes(contact_sheet(arrays, flips, job.class_names))
+
+
+def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
+    """Every two int8 artifacts against each other, and where they part when they do.
+
+    TensorRT's integers are its own (symmetric): it answers to the float reference alone.
+    """
+    held = [
+        one
+        for one in built
+        if one.target.activations == "int8" and one.target.runtime in _HOST_RUNTIMES and one.pictures
+    ]
+    formats = {one.target.format for one in held}
+    if len(formats) < 2 or job.evaluation is None:
+        return None
+
+    def make(directory: Path, _line: Line) -> None:
+        found = agreement({one.target.name: np.load(_pictures(one) / "logits.npy") for one in held})
+        parted = []
+        for pair in found.pairs:
+            first, second = (next(o for o in held if o.target.name == n) for n in (pair.first, pair.second))
+            where = _parting(job, first, second, pair.differing[:_PROBED])
+            parted.append({"first": pair.first, "second": pair.second, "at": where and asdict(where)})
+        content = {"agreement": asdict(found), "divergences": parted}
+        (directory / "agreement.json").write_text(json.dumps(content))
+
+    key = {
+        "artifacts": {one.target.name: one.sha256s for one in held},
+        "answers": [_pictures(one).name for one in held],
+    }
+    content = json.loads((session.stage("agreement", key, make) / "agreement.json").read_text())
+    pairs = tuple(
+        Pair(**row | {"differing": tuple(row["differing"])}) for row in content["agreement"]["pairs"]
+    )
+    return Agreed(
+        Agreement(tuple(content["agreement"]["names"]), content["agreement"]["n"], pairs),
+        {(d["first"], d["second"]): Divergence(**d["at"]) for d in content["divergences"] if d["at"]},
+    )
+
+
+def _pictures(one: Built) -> Path:
+    assert one.pictures is not None
+    return one.pictures
+
+
+def _parting(job: Job, first: Built, second: Built, differing: Sequence[int]) -> Divergence | None:
+    """The first layer at which two files part, on images they answer differently."""
+    comparable = all(one.quantizer == "edgekit" and one.prepared.batchable for one in (first, second))
+    if not differing or not comparable or job.evaluation is None:
+        return None
+    images = job.evaluation.images
+    tensors = np.stack([images.tensor(index) for index in differing])
+    return first_divergence(_placed(first), _placed(second), tensors)
+
+
+def _placed(one: Built) -> Placed:
+    if one.target.format != "tflite":
+        return Placed(one.prepared, one.file, one.tensors)
+    lowered = tflite.lower(one.prepared, one.target, io_dtype=one.io)
+    return Placed(one.prepared, one.file, lowered.tensors, lowered.layouts)
 
 
 def timed(session: Session, device: Device, built: list[Built], baselines: dict[str, Built]) -> None:
@@ -143,7 +241,7 @@ def timed(session: Session, device: Device, built: list[Built], baselines: dict[
     key = {
         "files": {name: one.sha256s for name, one in files.items()},
         "device": repr(device),
-        "runtime": runtime_version(),
+        "runtime": {name: runtime_of(one.target) for name, one in files.items()},
         "machine": machine()["cpu"],
     }
     directory = session.stage("latency", key, make, device.profile)

@@ -128,7 +128,8 @@ class Store:
             temporary = Path(tempfile.mkdtemp(dir=parent, prefix="."))
             try:
                 write(temporary)
-                files = {p.name: sha256_file(p) for p in sorted(temporary.iterdir())}
+                paths = sorted(path for path in temporary.rglob("*") if path.is_file())
+                files = {path.relative_to(temporary).as_posix(): sha256_file(path) for path in paths}
                 (temporary / _INDEX).write_text(json.dumps({"files": files}, sort_keys=True))
                 try:
                     os.rename(temporary, parent / key)

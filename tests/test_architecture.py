@@ -51,7 +51,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.evidence": {
         "edgekit.errors",
         "edgekit.job",
+        "edgekit.proofs",
         "edgekit.store",
+        "edgekit.targets",
         "edgekit.data",
         "edgekit.verify",
         "edgekit.bundle",

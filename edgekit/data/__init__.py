@@ -96,6 +96,10 @@ class ImageSet:
         for start in range(0, len(self), size):
             yield self.preprocessing.apply(self.pixels(start, min(start + size, len(self))))
 
+    def tensor(self, i: int) -> np.ndarray:
+        """float32 (3, resolution, resolution): picture i as `batches` gives it."""
+        return self.preprocessing.apply(self.pixels(i, i + 1))[0]
+
     @cached_property
     def sha256(self) -> str:
         """Hash of the pixels as the network gets them, the labels and the preprocessing."""

@@ -50,6 +50,10 @@ class ArrayImages:
         for start in range(0, len(self), size):
             yield self.array[start : start + size]
 
+    def tensor(self, i: int) -> np.ndarray:
+        """float32 (C, H, W): image i."""
+        return self.array[i]
+
     @cached_property
     def sha256(self) -> str:
         digest = hashlib.sha256(repr(self.array.shape).encode())

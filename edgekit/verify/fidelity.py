@@ -20,7 +20,7 @@ from edgekit.ir import Graph, Value, run
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import compute, is_exact, quantize_reals
 from edgekit.verify.litert import infer, open_interpreter
-from edgekit.verify.runtime import Source, run_model
+from edgekit.verify.runtime import Source
 
 Tensor = torch.Tensor
 
@@ -200,17 +200,18 @@ class FloatFidelity:
         return {"max_lsb": None, "by_op": {}} | asdict(self)
 
 
-def float_fidelity(graph: Graph, source: Source, images: np.ndarray) -> FloatFidelity:
-    """Compare a float (or float16, or dynamic int8) file with the graph it was lowered from, outputs only."""
+def float_fidelity(graph: Graph, answers: np.ndarray, images: np.ndarray) -> FloatFidelity:
+    """Compare the answers (N, K) of a float (or float16, or dynamic int8) file with those of its graph."""
     images = np.asarray(images, np.float32)
     with torch.inference_mode():
         wanted = run(graph, [torch.from_numpy(images)])[0].reshape(len(images), -1).numpy()
-    found = run_model(source, images)
-    if found.shape != wanted.shape:
-        raise ArtifactError(f"fidelity: the file gives outputs {found.shape}: the graph gives {wanted.shape}")
+    if answers.shape != wanted.shape:
+        raise ArtifactError(
+            f"fidelity: the file gives outputs {answers.shape}: the graph gives {wanted.shape}"
+        )
     peak = float(np.abs(wanted).max())
-    error = float(np.abs(found - wanted).max())
-    return FloatFidelity(float(sqnr_db(wanted, found)), error / peak if peak else error, len(images))
+    error = float(np.abs(answers - wanted).max())
+    return FloatFidelity(float(sqnr_db(wanted, answers)), error / peak if peak else error, len(images))
 
 
 def _walk(graph: Graph, images: Tensor, actual: Mapping[str, Tensor]) -> Any:

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from edgekit.ir import Graph
+from edgekit.verify.fidelity import batch_dims
+from edgekit.verify.integers import quantize_reals
 from edgekit.verify.runtime import read_values
 from edgekit.verify.sources import ModelFile, Source
 
@@ -36,4 +39,18 @@ def placed_values(placed: Placed, names: Sequence[str], images: np.ndarray) -> d
             array = array.reshape(len(array), *(shape[dim] for dim in layout))
             array = array.transpose(0, *(1 + list(layout).index(dim) for dim in range(len(layout))))
         found[name] = array.reshape(len(array), *shape)
+    return found
+
+
+def placed_codes(placed: Placed, images: np.ndarray) -> dict[str, torch.Tensor]:
+    """Every quantized value's codes (integer - zero point) in the runtime, (N, ...), for `layer_errors`."""
+    held = {v.name: v for v in placed.graph.values() if v.quant is not None and not v.is_constant}
+    names = [name for name in held if name in placed.tensors]
+    along = batch_dims(placed.graph)
+    found = {}
+    for name, array in placed_values(placed, names, images).items():
+        quant = held[name].quant
+        assert quant is not None
+        reals = torch.cat(list(torch.from_numpy(array)), along.get(name, 0))
+        found[name] = quantize_reals(reals, quant)
     return found

@@ -94,7 +94,7 @@ def test_a_truncated_file_handed_to_inspect(edgekit, tmp_path):
 def test_a_directory_without_a_build(edgekit, tmp_path):
     assert "report.json" in _refused(edgekit, tmp_path / "out", "report", tmp_path)
     assert "report.json" in _refused(edgekit, tmp_path / "out", "repro", tmp_path)
-    assert "model.tflite" in _refused(edgekit, tmp_path / "out", "inspect", tmp_path)
+    assert "no model in it" in _refused(edgekit, tmp_path / "out", "inspect", tmp_path)
 
 
 def test_a_full_disk(edgekit, cache, folder, tmp_path, monkeypatch):
