@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -154,6 +155,42 @@ def ssh_board(files: Callable[[Path], str] = lambda root: "") -> Iterator[Board]
             stop(server)
 
 
+@contextmanager
+def adb_board() -> Iterator[Board]:
+    """Our device side of adb on TCP and an adb server of our own, so that the user's is left alone."""
+    adb = need("adb", "adb")
+    with tempfile.TemporaryDirectory(prefix="ek-adb-") as folder:
+        root = Path(folder).resolve()
+        for name in ("base", "tools", "home"):
+            (root / name).mkdir()
+        port, server_port = free_port(), free_port()
+        while 5550 <= port <= 5590:  # where adb looks for emulators by itself
+            port = free_port()
+        # HOME: where adb keeps its keys
+        env = {"ANDROID_ADB_SERVER_PORT": str(server_port), "HOME": str(root / "home")}
+        board = Board(
+            {"type": "adb", "serial": f"127.0.0.1:{port}"}, root / "base", root, root / "tools", env=env
+        )
+        board.server = start_adbd(root, port)
+        try:
+            yield board
+        finally:
+            subprocess.run([adb, "kill-server"], env=os.environ | env, capture_output=True, timeout=20)
+            stop(board.server)
+
+
+def start_adbd(root: Path, port: int) -> subprocess.Popen[bytes]:
+    script = Path(__file__).with_name("adbd.py")
+    with open(root / "adbd.log", "wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, str(script), str(root), str(port)], stdout=subprocess.PIPE, stderr=log
+        )
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"listening\n", (root / "adbd.log").read_text()
+    server.stdout.close()
+    return server
+
+
 def start_sshd(sshd: str, root: Path, port: int, setup: str = "") -> subprocess.Popen[bytes]:
     command = [sshd, "-D", "-e", "-f", str(root / "sshd_config")]
     if os.getuid() == 0:
@@ -234,7 +271,7 @@ def pi_tools(board: Board) -> None:
 
 
 def recorded(board: Board, name: str, transcript: str) -> str:
-    """A tool on the board that prints a recorded transcript and takes as many seconds as the file `slow` says."""
+    """A tool on the board that prints a transcript, after as many seconds as the file `slow` says."""
     path = board.tools / name
     (board.root / transcript).write_text((Path(__file__).parent / "transcripts" / transcript).read_text())
     path.write_text(

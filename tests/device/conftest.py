@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from boards import Board, leftovers, local_board, pi_files, pi_tools, ssh_board  # noqa: E402
+from boards import Board, adb_board, leftovers, local_board, pi_files, pi_tools, ssh_board  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,20 @@ def models() -> dict[str, Path]:
     return {path.parent.name: path for path in sorted((HERE / "models").glob("*/model.tflite"))}
 
 
-@pytest.fixture(params=["local", "ssh"])
+@pytest.fixture(scope="session")
+def adb_session() -> Iterator[Board]:
+    with adb_board() as board:
+        yield board
+
+
+@pytest.fixture
+def adb(adb_session: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    for name, value in adb_session.env.items():
+        monkeypatch.setenv(name, value)
+    return adb_session
+
+
+@pytest.fixture(params=["local", "ssh", "adb"])
 def board(request: pytest.FixtureRequest) -> Iterator[Board]:
     """Every transport in turn; nothing may be left on the board afterwards."""
     found: Board = request.getfixturevalue(request.param)

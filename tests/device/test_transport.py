@@ -61,7 +61,9 @@ def test_a_full_disk_is_said(board: Board, tmp_path: Path) -> None:
     source = tmp_path / "m.bin"
     source.write_bytes(bytes(1000))
     with connect(board) as transport:
-        transport.copy_in = lambda _, remote: transport._plain(["sh", "-c", "cat /etc/passwd >/dev/full"], None)  # type: ignore[method-assign]
+        transport.copy_in = lambda _, remote: transport._plain(
+            ["sh", "-c", "cat /etc/passwd >/dev/full"], None
+        )  # type: ignore[method-assign]
         with pytest.raises(DeviceRefusedError, match=r"no space for m.bin: 1000 bytes"):
             transport.push(source)
 
