@@ -47,10 +47,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Quantized:
-    """An annotated graph, and what each part of the quantization gained; None where a file brought it."""
+    """An annotated graph, and what the quantization that made it found; None where a file brought it.
+
+    report: what each part gained. means: a safetensors file, see `QuantizeResult.means`.
+    """
 
     graph: Graph
     report: dict[str, Any] | None
+    means: Path | None
 
 
 @dataclass

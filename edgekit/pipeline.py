@@ -5,10 +5,12 @@
     optimize   passes    Graph -> Graph
     reference            the float graph's answers on the evaluation images
     quantize   quantize  Graph -> annotated Graph
+    biases     quantize  a target's Graph -> the same with biases for what it leaves in float
     lower      lower     Graph -> model file, one a target
     audit      verify    what the file really holds and what runs where
     fidelity   verify    integer simulation against the runtime
     drift      verify    the artifact's answers against the reference's
+    agreement  verify    the int8 artifacts' answers against each other's
     latency    verify    fresh processes, float and artifact interleaved
     report     evidence  gates, bundle, report.json, report.html, report.md
 
@@ -29,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from edgekit import capture, evidence, passes, proofs, zoo
 from edgekit import recipe as recipes
@@ -41,6 +44,7 @@ from edgekit.job import Built, Job, Quantized, Run
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.quantize.given import complete, is_given
+from edgekit.quantize.placement import fit_biases
 from edgekit.session import Display, Line, Session
 from edgekit.store import Store, sha256_file
 from edgekit.targets import Target, get_target
@@ -48,6 +52,7 @@ from edgekit.verify.audit import module_names
 from edgekit.verify.onnx_runtime import open_session
 
 _BATCH = 32
+_MEANS, _ORDER = "means.safetensors", "order of images"
 _OPEN_BATCH = ("onnx", "openvino")  # formats whose files may leave the batch open
 
 
@@ -233,7 +238,7 @@ def _taken_off(graph: Graph) -> Quantized | None:
     annotated = complete(graph)
     for value in graph.values():
         value.quant = None
-    return Quantized(annotated, None)
+    return Quantized(annotated, None, None)
 
 
 def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
@@ -280,6 +285,7 @@ def _quantized(
         array = np.concatenate(list(images.batches(_BATCH)))
         result = quantize(graph, torch.from_numpy(array), settings)
         result.graph.save(directory / "graph.safetensors")
+        save_file({**result.means, _ORDER: result.order}, directory / _MEANS)
         about = {"name": images.name, "n": len(images), "sha256": images.sha256}
         (directory / "quantize.json").write_text(json.dumps({"calibration": about, **result.report}))
 
@@ -292,7 +298,7 @@ def _quantized(
     }
     directory = session.stage("quantize", key, make, "" if activations == "int8" else activations)
     about = json.loads((directory / "quantize.json").read_text())
-    return Quantized(load(directory / "graph.safetensors"), about)
+    return Quantized(load(directory / "graph.safetensors"), about, directory / _MEANS)
 
 
 def _lowered(
@@ -310,6 +316,8 @@ def _lowered(
         options["dynamic_batch"] = True
     lowering = _lowering(target)
     prepared = lowering.prepare(source, target)
+    if quantized is not None and quantized.means is not None and target.format != "tflite":
+        prepared = _refitted(session, job, prepared, quantized.means, target)
     quantizer = recipe.quantize.quantizer if target.activations == "int8" else "edgekit"
 
     def make(directory: Path, _line: Line) -> None:
@@ -331,7 +339,7 @@ def _lowered(
         }
         (directory / "lowered.json").write_text(json.dumps(content))
 
-    key = {"graph": source.hash(), "target": repr(target), **options}
+    key = {"graph": prepared.hash(), "target": repr(target), **options}
     if quantizer == "nncf":
         key |= {"quantizer": quantizer, "images": job.calibration.identity, "float": graph.hash()}
     directory = session.stage("lower", key, make, target.name)
@@ -349,6 +357,26 @@ def _lowered(
         quantization=quantized.report if quantized and quantizer == "edgekit" else None,
         quantizer=quantizer,
     )
+
+
+def _refitted(session: Session, job: Job, prepared: Graph, means: Path, target: Target) -> Graph:
+    """The graph with biases for what this target leaves in float; scales and integer weights are kept."""
+
+    def make(directory: Path, _line: Line) -> None:
+        rows = load_file(means)
+        order = rows.pop(_ORDER)
+        array = np.concatenate(list(job.calibration.images.batches(_BATCH)))
+        fit_biases(prepared, torch.from_numpy(array)[order], rows)
+        prepared.save(directory / "graph.safetensors")
+
+    key = {
+        "graph": prepared.hash(),
+        "means": sha256_file(means),
+        "images": job.calibration.identity,
+        "threads": torch.get_num_threads(),
+        "versions": evidence.versions(),
+    }
+    return load(session.stage("biases", key, make, target.name) / "graph.safetensors")
 
 
 def _lowering(target: Target) -> ModuleType:

@@ -65,8 +65,12 @@ class QuantizeSettings:
 
 @dataclass
 class QuantizeResult:
+    """means: what `placement.fit_biases` gives channels back, over the first images of `order`."""
+
     graph: Graph
     report: dict[str, Any]
+    means: dict[str, torch.Tensor]
+    order: torch.Tensor  # (N,): which calibration images the rows of `means` belong to
 
 
 _PROFILES: dict[str, dict[str, Any]] = {
@@ -115,7 +119,9 @@ def quantize(
         graph.copy(), images, resolved(settings or QuantizeSettings()), progress or (lambda _line: None)
     )
     run.all_parts()
-    return QuantizeResult(run.graph, run.report())
+    count = _CORRECTION_IMAGES[run.settings.profile]
+    means = {node.output.name: rows[:count].clone() for node, rows in run.seen.mean.items()}
+    return QuantizeResult(run.graph, run.report(), means, run.order[:count].clone())
 
 
 def split(seen: Observations, held: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,6 +153,7 @@ class _Run:
         seen = observe(graph, images, samples)
         fit, held = split(seen, min(_HELD_OUT[settings.profile], len(images) // 4))
         self.seen: Observations = seen.rows(fit)
+        self.order = fit
         self.fit_images = images[fit]
         self.held_images = images[held]
         self.held_outputs = [t[held] for t in seen.outputs]
