@@ -30,6 +30,7 @@ from edgekit.device.profiles import Profile, find_profile
 from edgekit.device.reservation import bad_reason, record_failure, record_success, reserve
 from edgekit.device.result import INVALID, SCHEMA_VERSION, VALID, Result
 from edgekit.device.sustained import sustained
+from edgekit.device.transport.connection import BEAT_LIMIT_S
 from edgekit.errors import (
     ArtifactError,
     DeviceJobError,
@@ -117,8 +118,10 @@ def measure(
     )
     _check_request(request)
     for attempt in range(1, LINK_ATTEMPTS + 1):
+        # after a lost link the board is still ours until it notices the silence
+        patience = wait_s if attempt == 1 else max(wait_s, 2.0 * BEAT_LIMIT_S)
         try:
-            with reserve(device, request.run, wait_s) as transport:
+            with reserve(device, request.run, patience) as transport:
                 result = _measure(request, Board(transport, device))
             record_success(device.id)
             return result

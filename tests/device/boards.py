@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +91,7 @@ def local_board() -> Iterator[Board]:
 
 
 _SSHD = """\
-ListenAddress 127.0.0.1
+ListenAddress {address}
 Port {port}
 HostKey {root}/host
 AuthorizedKeysFile {root}/client.pub
@@ -105,7 +105,7 @@ SetEnv PATH={tools}:{path}
 """
 _CLIENT = """\
 Host board
-    HostName 127.0.0.1
+    HostName {address}
     Port {port}
     User {user}
     IdentityFile {root}/client
@@ -117,10 +117,15 @@ Host board
 
 
 @contextmanager
-def ssh_board(files: Callable[[Path], str] = lambda root: "") -> Iterator[Board]:
-    """A real OpenSSH server of our own on loopback.
+def ssh_board(
+    files: Callable[[Path], str] = lambda root: "",
+    prefix: Sequence[str] = (),
+    address: str = "127.0.0.1",
+) -> Iterator[Board]:
+    """A real OpenSSH server of our own, on loopback or at another address.
 
-    `files` writes under the board's root and returns shell that runs in the server's mount namespace.
+    `files` writes under the board's root and returns shell that runs in the server's mount namespace;
+    `prefix` is a command that runs the server.
     """
     sshd, keygen = need("sshd", "openssh-server"), need("ssh-keygen", "openssh-client")
     with tempfile.TemporaryDirectory(prefix="ek-ssh-") as folder:
@@ -136,12 +141,13 @@ def ssh_board(files: Callable[[Path], str] = lambda root: "") -> Iterator[Board]
             "tools": root / "tools",
             "user": getpass.getuser(),
             "path": os.environ["PATH"],
+            "address": address,
         }
         (root / "sshd_config").write_text(_SSHD.format(**values))
         (root / "ssh_config").write_text(_CLIENT.format(**values))
         key = (root / "host.pub").read_text().split()
-        (root / "known").write_text(f"[127.0.0.1]:{port} {key[0]} {key[1]}\n")
-        server = start_sshd(sshd, root, port, files(root))
+        (root / "known").write_text(f"[{address}]:{port} {key[0]} {key[1]}\n")
+        server = start_sshd(sshd, root, port, files(root), prefix, address)
         board = Board(
             {"type": "ssh", "host": "board", "config": str(root / "ssh_config")},
             root / "base",
@@ -191,8 +197,15 @@ def start_adbd(root: Path, port: int) -> subprocess.Popen[bytes]:
     return server
 
 
-def start_sshd(sshd: str, root: Path, port: int, setup: str = "") -> subprocess.Popen[bytes]:
-    command = [sshd, "-D", "-e", "-f", str(root / "sshd_config")]
+def start_sshd(
+    sshd: str,
+    root: Path,
+    port: int,
+    setup: str = "",
+    prefix: Sequence[str] = (),
+    address: str = "127.0.0.1",
+) -> subprocess.Popen[bytes]:
+    command = [*prefix, sshd, "-D", "-e", "-f", str(root / "sshd_config")]
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd drops its privileges
     if setup:
@@ -203,7 +216,7 @@ def start_sshd(sshd: str, root: Path, port: int, setup: str = "") -> subprocess.
     until = time.monotonic() + 10
     while time.monotonic() < until and server.poll() is None:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((address, port)) == 0:
                 return server
         time.sleep(0.05)
     stop(server)

@@ -18,6 +18,7 @@ from edgekit.errors import DeviceRefusedError, InfrastructureError
 
 _CALL_S = 20.0
 _SETTLE_S = 3.0
+_PASSING = ("offline", "connecting", "authenticating")
 
 
 class AdbTransport(Transport):
@@ -35,9 +36,9 @@ class AdbTransport(Transport):
             self._adb("disconnect", self.serial)
             said = self._adb("connect", self.serial).out.strip()
             until = time.monotonic() + _SETTLE_S
-            while (state := self._state()) in ("offline", "connecting") and time.monotonic() < until:
+            while (state := self._state()) in _PASSING and time.monotonic() < until:
                 time.sleep(0.2)
-            if state != "device" and "unauthorized" not in state:
+            if state != "device" and state != "unauthorized":
                 state = f"{state}; {said}"
         if state != "device":
             raise self._refusal(state)
@@ -72,14 +73,13 @@ class AdbTransport(Transport):
         )
 
     def _state(self) -> str:
-        """ "device" when it can be used; otherwise what adb says."""
+        """ "device" when it can be used; otherwise what adb says, in a word where it has one."""
         done = self._adb("-s", self.serial, "get-state")
-        said = done.out.strip() or done.err.strip().splitlines()[-1:] or ["no answer"]
-        text = said if isinstance(said, str) else said[0]
-        for word in ("unauthorized", "offline"):
-            if word in text:
+        said = f"{done.out}\n{done.err}".strip()
+        for word in ("unauthorized", "authenticating", "offline", "connecting"):
+            if word in said:
                 return word
-        return text
+        return said.splitlines()[-1] if said else "no answer"
 
     def _refusal(self, state: str) -> InfrastructureError:
         known: dict[str, Any] = {
@@ -87,7 +87,7 @@ class AdbTransport(Transport):
             "command": f"adb -s {self.serial} get-state",
             "stderr": state,
         }
-        if "unauthorized" in state:
+        if "unauthorized" in state or "authenticat" in state:
             return DeviceRefusedError(
                 f"{self.device}: unauthorized: accept this computer's key on the device's screen", **known
             )

@@ -7,11 +7,11 @@ base=$1 run=$2 owner=$3 want_lock=$4 limit=$5
 work=$base/edgekit-$run
 lock=$base/edgekit-lock
 
-# Start time of process $1: with its number and the boot it names a process for good.
+# Start time of process $1: with its number and the boot it names a process for good. A zombie is none.
 started() {
     IFS= read -r stat 2>/dev/null <"/proc/$1/stat" || return 1
     set -- ${stat##*) }
-    echo "${20}"
+    [ "$1" != Z ] && echo "${20}"
 }
 IFS= read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id || boot=unknown
 me="$$ $(started $$) $boot"
