@@ -45,7 +45,7 @@ ATTEMPTS = 3
 _BACKOFF_S = 1.0
 _COOL_POLL_S = 2.0
 _COOL_MARGIN_C = 2.0
-_PLAIN = ("none", "cpu", "CPU")  # what needs no proof: the runtime's own kernels
+_PLAIN = ("none", "reference", "cpu", "CPU")  # what needs no proof: the runtime's own kernels
 Progress = Callable[[str], None]
 
 

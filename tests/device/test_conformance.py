@@ -40,7 +40,7 @@ def raspberry_pi(_board: Board) -> dict[str, object]:
 def jetson(board: Board) -> dict[str, object]:
     recorded(board, "trtexec", "trtexec_10_3.txt")
     log = recorded(board, "tegrastats_once", "tegrastats.txt")
-    script(board, "tegrastats", f"while :; do {log}; sleep 0.2; done")
+    script(board, "tegrastats", f"while {log}; do sleep 0.2; done")
     script(board, "nvpmodel", 'echo "NV Power Mode: MAXN"; echo 0')
     return {}
 
@@ -71,10 +71,10 @@ def case(request: pytest.FixtureRequest) -> Iterator[tuple[Kind, Device]]:
     board: Board = request.getfixturevalue(fixture)
     given = describe(board)
     limits = Limits(cool_down_s=0.0)
-    yield (
-        find_kind(request.param),
-        Device(request.param, request.param, board.transport, base=str(board.base), limits=limits, **given),  # type: ignore[arg-type]
-    )
+    name = request.param
+    known = {"transport": board.transport, "base": str(board.base), "limits": limits}
+    device = Device(id=name, kind=name, **known, **given)  # type: ignore[arg-type]
+    yield find_kind(name), device
     assert leftovers(board.base) == []
 
 

@@ -41,14 +41,16 @@ class LiteRT:
 
     def need(self, delegate):
         """Fail when a delegate that is a library cannot be loaded; XNNPACK shows only with a model."""
-        if delegate not in ("xnnpack", "none"):
+        if delegate not in ("xnnpack", "none", "reference"):
             self.module.load_delegate(delegate)
 
     def open(self, path, threads, delegate):
         options = {"model_path": path, "num_threads": threads}
+        kinds = self.module.OpResolverType
         if delegate == "none":
-            kinds = self.module.OpResolverType
             options["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        elif delegate == "reference":  # the same answers on every processor
+            options["experimental_op_resolver_type"] = kinds.BUILTIN_REF
         elif delegate != "xnnpack":
             options["experimental_delegates"] = [self.module.load_delegate(delegate)]
         interpreter = self.module.Interpreter(**options)
@@ -76,7 +78,8 @@ class LiteRTModel:
         """Delegate partitions: nodes that stand for a part of the graph the delegate took."""
         names = [op["op_name"] for op in self.interpreter._get_ops_details()]
         partitions = sum(name == "DELEGATE" or name.startswith("EdgeTpuDelegate") for name in names)
-        return {"partitions": partitions, "delegate": self.wanted if partitions else "none"}
+        ran = self.wanted if partitions or self.wanted == "reference" else "none"
+        return {"partitions": partitions, "delegate": ran}
 
 
 class OnnxRuntime:

@@ -115,7 +115,10 @@ def _file_run(entry: Mapping[str, Any], found: Mapping[str, Any]) -> FileRun:
 
 
 LITERT = ScriptHarness(
-    "litert", (".tflite",), ("xnnpack", "none", "libedgetpu.so.1"), "numpy, ai-edge-litert or tflite-runtime"
+    "litert",
+    (".tflite",),
+    ("xnnpack", "none", "reference", "libedgetpu.so.1"),
+    "numpy, ai-edge-litert or tflite-runtime",
 )
 ONNXRUNTIME = ScriptHarness(
     "onnxruntime", (".onnx",), ("cpu", "xnnpack", "cuda", "tensorrt"), "numpy and onnxruntime"
