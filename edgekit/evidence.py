@@ -138,6 +138,8 @@ def _gates(facts: Facts, one: Built) -> list[dict[str, Any]]:
         limits = replace(limits, max_latency_ratio=asked.max_latency_ratio)
     if target.format == "tflite":  # other runtimes reorder tensors on their own, and have no delegates
         limits = replace(limits, max_transposes=asked.max_transposes)
+    else:
+        limits = replace(limits, max_transposes=None, max_partitions=None)
     if target.format == "tflite" and target.activations == "int8":
         limits = replace(
             limits,
@@ -305,6 +307,9 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         "fidelity": one.fidelity.as_dict() if one.fidelity is not None else None,
         "layers": _layers(one),
     }
+    if one.times is not None:
+        rows = [_without(asdict(row), "operators") for row in one.times.rows]
+        content["times"] = {"total_ms": one.times.total_ms, "method": one.times.method, "rows": rows}
     if one.quantizer != "edgekit":
         content["quantizer"] = one.quantizer
     if one.drift is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgekit.verify.drift import Drift
     from edgekit.verify.fidelity import Fidelity, FloatFidelity
     from edgekit.verify.latency import Latency
+    from edgekit.verify.layer_times import LayerTimes
     from edgekit.verify.layers import LayerError
     from edgekit.verify.runtime_fidelity import RuntimeFidelity
 
@@ -86,6 +87,7 @@ class Built:
     errors: list[LayerError] = field(default_factory=list)
     drift: Drift | None = None
     latency: Latency | None = None
+    times: LayerTimes | None = None
     pictures: Path | None = None
 
     @property

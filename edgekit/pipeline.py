@@ -12,6 +12,7 @@
     drift      verify    the artifact's answers against the reference's
     agreement  verify    the int8 artifacts' answers against each other's
     latency    verify    fresh processes, float and artifact interleaved
+    times      verify    which layers the milliseconds go to
     report     evidence  gates, bundle, report.json, report.html, report.md
 
 Each result is stored under the hash of everything that went into it (`edgekit.session`), so a second build
@@ -181,6 +182,8 @@ def _build(
         proofs.compared_in_answers(session, job, one, reference)
     together = proofs.agreed(session, job, built)
     proofs.timed(session, recipe.device, built, baselines)
+    for one in built:
+        proofs.timed_by_layer(session, recipe.device, one)
     with session.step("report"):
         facts = evidence.Facts(recipe, job, graph, rewrites, reference, built, baselines, together)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))

@@ -33,6 +33,7 @@ from edgekit.verify.fidelity import (
     read_values,
 )
 from edgekit.verify.latency import FileLatency, Latency, latency, machine
+from edgekit.verify.layer_times import LayerTime, LayerTimes, layer_times
 from edgekit.verify.layers import LayerError, layer_errors
 from edgekit.verify.placed import Placed, placed_codes
 from edgekit.verify.runtime import run_model, runtime_version
@@ -258,3 +259,26 @@ def timed(session: Session, device: Device, built: list[Built], baselines: dict[
     )
     for one in files.values():
         one.latency = measured
+
+
+def timed_by_layer(session: Session, device: Device, one: Built) -> None:
+    """Where an int8 artifact's milliseconds go."""
+    if (
+        device.profile == "off"
+        or one.target.activations != "int8"
+        or one.target.runtime not in _HOST_RUNTIMES
+    ):
+        return
+
+    def make(directory: Path, _line: Line) -> None:
+        found = layer_times(one.file, one.modules, threads=device.threads)
+        (directory / "times.json").write_text(json.dumps(asdict(found)))
+
+    key = {
+        "artifact": one.sha256s,
+        "threads": device.threads,
+        "runtime": runtime_of(one.target),
+        "machine": machine()["cpu"],
+    }
+    content = json.loads((session.stage("times", key, make, one.target.name) / "times.json").read_text())
+    one.times = LayerTimes(**content | {"rows": tuple(LayerTime(**row) for row in content["rows"])})

@@ -25,6 +25,13 @@ OPS = {  # the colour family of an operator in the maps
     "depthwise_conv_2d": "depthwise",
     "linear": "linear",
     "fully_connected": "linear",
+    "conv": "conv",  # ONNX Runtime's and OpenVINO's executed operators
+    "qlinearconv": "conv",
+    "convolution": "conv",
+    "groupconvolution": "depthwise",
+    "gemm": "linear",
+    "qgemm": "linear",
+    "fullyconnected": "linear",
 }
 
 

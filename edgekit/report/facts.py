@@ -108,6 +108,25 @@ def place(layer: dict[str, Any]) -> str:
     return layer.get("module") or layer["name"]
 
 
+def times(artifact: dict[str, Any]) -> list[dict[str, Any]]:
+    """Measured milliseconds as rows of a map: neighbouring operators that were timed together are one row."""
+    rows = (artifact.get("times") or {}).get("rows") or []
+    found = []
+    for row in rows:
+        modules = row["modules"]
+        name = modules[0] if len(modules) == 1 else f"{modules[0]} to {modules[-1]}" if modules else ""
+        found.append({"name": name, "module": name, "op": _main_op(row["ops"]), "ms": row["ms"]})
+    found = found or artifact.get("layers") or []
+    return found if sum(row.get("ms") or 0 for row in found) > 0 else []
+
+
+def _main_op(ops: Sequence[str]) -> str:
+    """What operators timed together are coloured as: a convolution among them takes most of their time."""
+    kinds = [op.lower() for op in ops]
+    known = ("conv_2d", "fully_connected", "depthwise_conv_2d")
+    return next((kind for kind in known if kind in kinds), kinds[0] if kinds else "")
+
+
 def short(report: dict[str, Any], target: str) -> str:
     """'int8' for 'tflite-int8' beside 'float'; the whole name where several artifacts would be 'int8'."""
     alike = [name for name in report["artifacts"] if formats.precision(name) == formats.precision(target)]

@@ -79,7 +79,7 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
     latency, drift, audit = artifact.get("latency"), artifact.get("drift"), artifact["audit"]
     samples = (latency or {}).get("samples") or {}
     flipped = artifact.get("flipped") or []
-    timed = sum(row.get("ms") or 0 for row in layers) > 0
+    times = facts.times(artifact)
     runs = charts.placement(layers)
     cells = Counter(run.where for run in runs for _ in run.cells)
     gates = facts.gates_of(report, name)
@@ -108,8 +108,9 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
         ),
         "profile": charts.error_profile(layers),
         "bytes_map": charts.treemap(layers, "bytes"),
-        "time_map": charts.treemap(layers, "ms" if timed else "macs"),
-        "timed": timed,
+        "time_map": charts.treemap(times, "ms") if times else charts.treemap(layers, "macs"),
+        "timed": bool(times),
+        "time_parts": (artifact.get("times") or {}).get("method") == "prefixes",
         "runs": runs,
         "cells": [(where, PLACES[where], cells[where]) for where in PLACES if cells[where]],
         "outside": _outside(audit),

@@ -6,15 +6,13 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from tflite_files import small_net
 
-from edgekit.errors import GateError
 from edgekit.verify.audit import audit
 from edgekit.verify.delegation import delegation
 from edgekit.verify.drift import drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity, OpFidelity
-from edgekit.verify.gates import Evidence, Gate, Thresholds, judge, raise_on_failure
+from edgekit.verify.gates import Evidence, Thresholds, judge
 from edgekit.verify.latency import FileLatency, Latency
 from edgekit.verify.layers import LayerError
 
@@ -70,7 +68,6 @@ def test_a_sound_artifact_passes_everything():
         "latency",
     ]
     assert all(gate.ok and not gate.hint for gate in gates)
-    raise_on_failure(gates)
     json.dumps([gate.as_dict() for gate in gates])
 
 
@@ -129,13 +126,6 @@ def test_slower_than_float_points_at_the_operator_outside_the_delegate():
 def test_size_names_the_largest_module():
     gate = _named(judge(Evidence(audit=audit(small_net())), Thresholds(max_size_bytes=100)))["size"]
     assert not gate.ok and "most in features.0" in gate.detail
-
-
-def test_a_failed_gate_raises_one_line_with_all_of_them():
-    gates = [Gate("a", True, "fine"), Gate("b", False, "bad", "try x"), Gate("c", False, "worse")]
-    with pytest.raises(GateError) as error:
-        raise_on_failure(gates)
-    assert str(error.value) == "gate b: bad: try x; gate c: worse"
 
 
 def test_only_int8_promises_speed():
