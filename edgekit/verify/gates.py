@@ -264,7 +264,7 @@ def _pairwise(evidence: Evidence, limits: Thresholds) -> list[Gate]:
         if not ok and where is not None:
             detail += f"; they part at {where}"
         hint = (
-            "answers close to a tie: quantize thoroughly, calibrate on more images, or accept less in the recipe "
+            "answers close to a tie: quantize thoroughly, calibrate on more images, or accept less "
             "([verify] min_pairwise_agreement)"
         )
         gates.append(_gate(f"agreement {pair.first} {pair.second}", ok, detail, hint))
