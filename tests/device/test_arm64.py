@@ -98,7 +98,7 @@ def test_it_is_arm64(device: Device) -> None:
 def test_answers_are_those_of_this_machine(
     device: Device, models: dict[str, Path], delegate: str, tmp_path: Path
 ) -> None:
-    """64 random inputs: the hash of all outputs is the host's. (Optimised kernels without delegate differ.)"""
+    """64 random inputs: the hash of all outputs is the host's; optimised kernels undelegated differ."""
     golden = golden_evaluation(models["tflite-int8"].parent)
     assert golden is not None
     shape = (64, *golden.inputs[0].shape[1:])

@@ -55,13 +55,14 @@ def coral(_board: Board) -> dict[str, object]:
     return {"python": sys.executable}
 
 
-# kind -> (board it lives on, what the inventory says, the model's suffix, valid here, a fact, telemetry it has)
+# kind -> board it lives on, what the inventory says, the model's suffix, valid here, a fact, its telemetry
 BOARDS: dict[str, tuple[str, Callable[[Board], dict[str, object]], str, bool, str, str]] = {
     "host": ("local", host, ".tflite", True, "cpu", "at_s"),
     "raspberry_pi": ("pi", raspberry_pi, ".tflite", True, "firmware", "throttled"),
     "jetson": ("ssh", jetson, ".onnx", True, "power_mode", "power_mw"),
     "android": ("adb", android, ".tflite", True, "model", "thermal_status"),
-    "coral": ("ssh", coral, ".tflite", False, "machine", "at_s"),  # no Edge TPU: the delegate is missing
+    # no Edge TPU here: the delegate is missing
+    "coral": ("ssh", coral, ".tflite", False, "machine", "at_s"),
 }
 
 

@@ -298,7 +298,17 @@ class Transport:
             return remote
         self._alive(f"push of {path.name}")
         copied = self.copy_in(path, f"{remote}.part")
-        placed = self.run(["sh", "-c", _PLACE, "place", f"{remote}.part", remote, digest])
+        try:
+            placed = self.run(["sh", "-c", _PLACE, "place", f"{remote}.part", remote, digest])
+        except InfrastructureError as error:
+            said = (copied.err.strip() or copied.out.strip() or str(error)).splitlines()[-1][:300]
+            raise InfrastructureError(
+                f"{self.device}: push of {path.name}: {said}: a link that lasts",
+                device=self.device,
+                command=copied.command,
+                exit_code=copied.exit_code,
+                stderr=copied.err,
+            ) from error
         if placed.exit_code:
             said = copied.err.strip() or copied.out.strip() or placed.err.strip()
             if "o space left" in said:
