@@ -18,9 +18,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import bars
@@ -32,28 +30,11 @@ import stress
 import torch
 
 from edgekit import zoo
-from edgekit.data import ImageSet, open_images
-from edgekit.data.shapes import CLASS_NAMES
 from edgekit.errors import EdgekitError
 
 POISONS = ("raw pixels", "noise")
 PROFILES = ("fast", "thorough")
 BATCH = 50
-
-
-def stored_images(split: str, count: int, preprocessing: Any, work: Path) -> ImageSet:
-    """The first pictures of a split of the embedded set, generated once."""
-    shapes = peers.ROOT / "edgekit" / "data" / "shapes.py"
-    key = seeded.content_key(shapes, split, count, preprocessing.resolution)
-    path = work / "embedded" / f"{split}-{count}-{key}.npy"
-    labels = path.with_suffix(".labels.npy")
-    if not (path.exists() and labels.exists()):
-        tell(f"  generate {count} {split} images")
-        fresh = open_images("embedded", split, count, preprocessing)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        seeded.save_array(labels, fresh.labels)
-        seeded.save_array(path, fresh.pixels(0, count))
-    return ImageSet(f"embedded {split}", CLASS_NAMES, np.load(path), np.load(labels), preprocessing)
 
 
 class Contest:
@@ -64,10 +45,10 @@ class Contest:
         self.model = zoo.resolve(name, "reference")
         self.module = self.model.module
         preprocessing = self.model.preprocessing
-        held = stored_images("calibration", options.calibration, preprocessing, options.work)
+        held = measure.stored_images("calibration", options.calibration, preprocessing, options.work)
         self.calibration = np.concatenate(list(held.batches(BATCH)))
-        self.evaluation = stored_images("evaluation", options.images, preprocessing, options.work)
-        tell(f"  float answers on {len(self.evaluation)} images")
+        self.evaluation = measure.stored_images("evaluation", options.images, preprocessing, options.work)
+        measure.tell(f"  float answers on {len(self.evaluation)} images")
         self.reference = measure.eager_logits(self.module, self.batches)
         right = self.reference.argmax(1) == self.evaluation.labels
         self.float_accuracy = 100.0 * float(right.mean())
@@ -98,11 +79,11 @@ class Contest:
         job = self.store(kind, module, images)
         scored: dict[str, Any] = {"edgekit": {}}
         for profile in profiles:
-            tell(f"  {kind}: edgekit {profile}")
+            measure.tell(f"  {kind}: edgekit {profile}")
             files = peers.edgekit_files(job | {"profile": profile}, self.options.work)
             row = self.compare(files)
             scored["edgekit"][profile] = row | {"quantize_report": files.build["quantize_report"]}
-        tell(f"  {kind}: peers")
+        measure.tell(f"  {kind}: peers")
         files = peers.peer_files(self.options.peers_python, job | {"layout": "default"}, self.options.work)
         scored["peer"] = self.compare(files)
         for path in (job["weights"], job["calibration"]):
@@ -207,38 +188,27 @@ def markdown(rows: list[dict[str, Any]], checks: list[bars.Check], facts: dict[s
     return "\n\n".join(parts) + "\n"
 
 
-def tell(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = measure.parser(
+        __doc__ or "",
+        models=list(bars.ACCURACY),
+        about="reference checkpoints",
+        quick="100 images, fast profile",
+        images=500,
+        calibration=128,
     )
-    parser.add_argument(
-        "--peers-python", required=True, help="python of the environment that holds the peers"
-    )
-    parser.add_argument("--models", nargs="+", default=list(bars.ACCURACY), help="reference checkpoints")
-    parser.add_argument("--quick", action="store_true", help="plumbing check: 100 images, fast profile")
-    parser.add_argument("--images", type=int, default=500, help="evaluation images, 500 to 2000")
-    parser.add_argument("--calibration", type=int, default=128, help="calibration images")
+    measure.add_peers_python(parser)
     parser.add_argument("--no-robustness", action="store_true", help="leave out rescaled and poisoned rows")
     parser.add_argument("--robustness-profiles", nargs="+", choices=PROFILES, default=["fast"])
-    parser.add_argument("--work", type=Path, default=measure.WORK, help="images and files are kept here")
-    parser.add_argument("--out", type=Path, default=measure.RESULTS)
     options = parser.parse_args(arguments)
     if options.quick:
         options.images = min(options.images, 100)
     try:
         facts = measure.provenance(options.peers_python)
-        settings = {k: str(v) for k, v in vars(options).items() if k not in ("models", "out", "work")}
-        unfinished = measure.Unfinished(options.work, "accuracy_peers", settings, peers.edgekit_sources())
-        rows = []
-        for i, name in enumerate(options.models):
-            tell(f"{name} ({i + 1}/{len(options.models)})")
-            row = unfinished.get(name) or measure_model(name, options)
-            unfinished.put(name, row)
-            rows.append(row)
+        unfinished = measure.Unfinished(
+            options.work, "accuracy_peers", measure.settings(options), peers.edgekit_sources()
+        )
+        rows = unfinished.rows(options.models, lambda name: measure_model(name, options))
     except (peers.BuildFailure, EdgekitError) as failure:
         print(failure, file=sys.stderr)
         return 2
@@ -249,9 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
         "logits, pooled over the images, and its median and 5th percentile over single images."
     )
     text = markdown(rows, checks, facts, about)
-    content = {"provenance": facts, "rows": rows, "bars": [check.as_dict() for check in checks]}
-    print(f"\n{text}")
-    measure.write_results(options.out, "accuracy_peers", content, text)
+    measure.write_results(options.out, "accuracy_peers", facts, rows, checks, text)
     unfinished.clear()
     return 0
 

@@ -1,10 +1,11 @@
 """The figures edgekit sets itself, and how a measured row stands against them; and Markdown tables.
 
-Enters: rows of plain numbers, as tflite_peers.py and accuracy_peers.py measure them. Leaves: checks and text.
+Enters: rows of plain numbers, as the scripts beside this file measure them. Leaves: checks and text.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,6 +34,12 @@ ACCURACY = {
 AGREEMENT = 97.0
 RESCALED_LOSS = 1.0  # points
 POISONED_LOSS_DB = 0.5
+# of each runtime's own quantizer's latency, at most: the geometric mean, and any one model
+OPENVINO_MEAN, OPENVINO_WORST = 0.98, 1.05
+ONNX_MEAN = 0.88
+EXPORT_MODEL = "mobilenet_v3_large"
+EXPORT = 1 / 3  # of torch.onnx.export's seconds
+TOGETHER = 99.0  # percent of images on which two runtimes name the same class
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,67 @@ def accuracy_checks(row: dict[str, Any]) -> list[Check]:
                 limit = POISONED_LOSS_DB
             checks.append(Check(model, f"{profile}, {kind}: {what}", value, "<=", limit))
     return checks
+
+
+def runtime_latency_checks(rows: Sequence[dict[str, Any]]) -> list[Check]:
+    """Latency rows of onnx_openvino_peers.py against their bars: ratios[pair] is (ratio, low, high)."""
+    if not rows:
+        return []
+    every = f"all {len(rows)}" if len(rows) > 1 else rows[0]["model"]
+
+    def mean(pair: str) -> float:
+        return geometric_mean(row["ratios"][pair][0] for row in rows)
+
+    mine, other = "openvino-int8 / NNCF latency", "onnx-int8 / quantize_static latency"
+    checks = [Check(every, f"{mine}, geometric mean", mean("openvino_peer"), "<=", OPENVINO_MEAN)]
+    checks += [
+        Check(row["model"], mine, row["ratios"]["openvino_peer"][0], "<=", OPENVINO_WORST) for row in rows
+    ]
+    checks.append(Check(every, f"{other}, geometric mean", mean("onnx_peer"), "<=", ONNX_MEAN))
+    for row in rows:
+        said = any(sentence.startswith("onnx-int8 ") for sentence in row["slower"])
+        unsaid = row["ratios"]["onnx_float"][0] > 1.0 and not said
+        checks.append(Check(row["model"], "onnx-int8 slower than float32, unsaid", int(unsaid), "==", 0))
+    return checks
+
+
+def runtime_quality_checks(rows: Iterable[dict[str, Any]]) -> list[Check]:
+    """Quality rows of onnx_openvino_peers.py: files[name] has sqnr_db and agreement; pairs are of runtimes.
+
+    A seeded network and a trained one may have the same name, so the kind of weights stands beside it.
+    """
+    checks = []
+    for row in rows:
+        model, files = f"{row['model']}, {row['weights']}", row["files"]
+        for mine, peer, keys in (
+            ("openvino-int8", "nncf", ("sqnr_db", "agreement")),
+            ("onnx-int8", "quantize_static", ("sqnr_db",)),
+        ):
+            for key in keys:
+                gain = files[mine][key] - files[peer][key]
+                what = "SQNR above, dB" if key == "sqnr_db" else "agreement above, points"
+                checks.append(Check(model, f"{mine} and {peer}: {what}", gain, ">=", 0.0))
+        for pair in row["pairs"]:
+            what = f"{pair['first']} and {pair['second']} agree, %"
+            checks.append(Check(model, what, pair["agreement"], ">=", TOGETHER))
+    return checks
+
+
+def export_checks(row: dict[str, Any] | None) -> list[Check]:
+    """The export row of onnx_openvino_peers.py: edgekit's seconds over torch's, first call and second."""
+    if row is None:
+        return []
+    return [
+        Check(
+            row["model"], f"ONNX export / torch.onnx.export, {call} call", row["ratios"][call], "<=", EXPORT
+        )
+        for call in ("first", "warm")
+    ]
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    logs = [math.log(value) for value in values]
+    return math.exp(math.fsum(logs) / len(logs))
 
 
 def check_table(checks: Iterable[Check]) -> str:

@@ -1,20 +1,23 @@
-"""What both benchmarks ask of a .tflite file, and how they write their results.
+"""What the benchmarks against other tools share: arguments, images, questions to a file, results.
 
 Enters: files, images and the eager float logits. Leaves: plain dicts, which are the rows of the JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import bars
 import numpy as np
 import peers
 import seeded
@@ -23,6 +26,8 @@ from torch import nn
 
 sys.path.insert(0, str(peers.ROOT))  # this checkout, whatever is installed
 
+from edgekit.data import ImageSet, open_images
+from edgekit.data.shapes import CLASS_NAMES
 from edgekit.verify import audit, delegation, drift, latency, runtime
 
 LATENCY_PROFILE = latency.Profile(
@@ -32,6 +37,48 @@ RESULTS = peers.HERE / "results"
 WORK = peers.ROOT / "build" / "benchmarks"
 
 Batches = Callable[[], Iterable[np.ndarray]]  # float32 (n, C, H, W), preprocessed
+
+
+def tell(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def parser(
+    document: str, *, models: Sequence[str], about: str, quick: str, images: int, calibration: int
+) -> argparse.ArgumentParser:
+    """The arguments that every script takes; about and quick: what --models and --quick mean in this one."""
+    made = argparse.ArgumentParser(description=document, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--models", nargs="+", default=list(models), help=about)
+    made.add_argument("--quick", action="store_true", help=f"plumbing check: {quick}")
+    made.add_argument("--images", type=int, default=images, help="evaluation images")
+    made.add_argument("--calibration", type=int, default=calibration, help="calibration images")
+    made.add_argument("--work", type=Path, default=WORK, help="weights, images and files are kept here")
+    made.add_argument("--out", type=Path, default=RESULTS)
+    return made
+
+
+def add_peers_python(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--peers-python", required=True, help="python of the environment that holds the peers")
+
+
+def settings(options: argparse.Namespace, *apart: str) -> dict[str, str]:
+    """What rows of an unfinished run depend on; `apart`: further arguments that change no row."""
+    return {k: str(v) for k, v in vars(options).items() if k not in ("models", "out", "work", *apart)}
+
+
+def stored_images(split: str, count: int, preprocessing: Any, work: Path) -> ImageSet:
+    """The first pictures of a split of the embedded set, generated once."""
+    shapes = peers.ROOT / "edgekit" / "data" / "shapes.py"
+    key = seeded.content_key(shapes, split, count, preprocessing.resolution)
+    path = work / "embedded" / f"{split}-{count}-{key}.npy"
+    labels = path.with_suffix(".labels.npy")
+    if not (path.exists() and labels.exists()):
+        tell(f"  generate {count} {split} images")
+        fresh = open_images("embedded", split, count, preprocessing)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        seeded.save_array(labels, fresh.labels)
+        seeded.save_array(path, fresh.pixels(0, count))
+    return ImageSet(f"embedded {split}", CLASS_NAMES, np.load(path), np.load(labels), preprocessing)
 
 
 def eager_logits(module: nn.Module, batches: Batches) -> np.ndarray:
@@ -60,35 +107,56 @@ def compare(
     path: Path, batches: Batches, reference: np.ndarray, labels: np.ndarray | None = None
 ) -> dict[str, Any]:
     """A file's answers beside the reference logits; see edgekit.verify.drift."""
+    return drifted(reference, answers(path, batches), labels)
+
+
+def answers(path: Path, batches: Batches) -> np.ndarray:
+    """A file's logits, (N, K)."""
     workers = os.cpu_count() or 1
-    logits = np.concatenate([runtime.run_model(path, batch, workers=workers) for batch in batches()])
+    return np.concatenate([runtime.run_model(path, batch, workers=workers) for batch in batches()])
+
+
+def drifted(reference: np.ndarray, logits: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
+    """edgekit.verify.drift as a row: how many answers flipped, not which."""
     row = drift.drift(reference, logits, labels).as_dict()
     row["flipped"] = len(row["flipped"])
     return row
 
 
-def provenance(peer_python: str) -> dict[str, Any]:
-    """Command, machine and versions: what a table stands on."""
+def provenance(
+    peer_python: str | None = None, packages: Sequence[str] = ("ai-edge-litert",)
+) -> dict[str, Any]:
+    """Command, machine and versions: what a table stands on.
+
+    Args:
+        peer_python: of the peers' own environment; None when they are among `packages` of this one.
+    """
     from importlib.metadata import version
 
     import edgekit
 
-    ours = ("ai-edge-litert", "torch", "torchvision", "timm", "numpy")
+    ours = (*packages, "torch", "torchvision", "timm", "numpy")
     command = ["python", str(Path(sys.argv[0]).resolve().relative_to(peers.ROOT)), *sys.argv[1:]]
     if "--peers-python" in command:
         command[command.index("--peers-python") + 1] = ".peers/bin/python"
-    return {
+    facts: dict[str, Any] = {
         "command": shlex.join(command),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": latency.machine() | {"python": platform.python_version()},
         "versions": {"edgekit": edgekit.__version__} | {name: version(name) for name in ours},
-        "peer_versions": peers.peer_versions(peer_python),
-        "peers_environment": peers.ENVIRONMENT,
     }
+    if peer_python is not None:
+        facts["peer_versions"] = peers.peer_versions(peer_python)
+        facts["peers_environment"] = peers.ENVIRONMENT
+    return facts
 
 
-def write_results(out: Path, stem: str, content: dict[str, Any], markdown: str) -> None:
-    """OUT/stem.json and OUT/stem.md, each whole or not at all."""
+def write_results(
+    out: Path, stem: str, facts: dict[str, Any], rows: Any, checks: Sequence[bars.Check], markdown: str
+) -> None:
+    """OUT/stem.json and OUT/stem.md, each whole or not at all; the text is printed too."""
+    print(f"\n{markdown}")
+    content = {"provenance": facts, "rows": rows, "bars": [check.as_dict() for check in checks]}
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=2, default=float) + "\n"
     seeded.write_atomic(out / f"{stem}.json", lambda path: path.write_text(text))
@@ -98,15 +166,27 @@ def write_results(out: Path, stem: str, content: dict[str, Any], markdown: str) 
 
 def footer(facts: dict[str, Any]) -> str:
     """Machine, versions and command, as Markdown."""
-    machine, versions = facts["machine"], {**facts["versions"]}
-    peer = ", ".join(f"{k} {v}" for k, v in facts["peer_versions"].items())
-    lines = [
-        f"Measured {facts['date']} on {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
-        f"load {machine['load']} when it began.",
-        f"Versions: {', '.join(f'{k} {v}' for k, v in versions.items())}. Peers: {peer}.",
-        f"Command: `{facts['command']}`, with the peers' environment made by `{facts['peers_environment']}`.",
-    ]
-    return "\n\n".join(lines)
+    machine, versions = facts["machine"], facts["versions"]
+    ours = ", ".join(f"{k} {v}" for k, v in versions.items())
+    told, command = f"Versions: {ours}.", f"Command: `{facts['command']}`."
+    if "peer_versions" in facts:
+        told += f" Peers: {', '.join(f'{k} {v}' for k, v in facts['peer_versions'].items())}."
+        made = facts["peers_environment"]
+        command = f"Command: `{facts['command']}`, with the peers' environment made by `{made}`."
+    return "\n\n".join(
+        [
+            f"Measured {facts['date']} on {machine['cpu']}, {machine['cores']} cores, {machine['system']}, "
+            f"load {machine['load']} when it began.",
+            told,
+            command,
+        ]
+    )
+
+
+def conditions(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """What was not as it should be while models were timed, as a paragraph; none when nothing was."""
+    notes = sorted({f"{row['model']}: {row['note']}" for row in rows if row["note"]})
+    return ["Conditions: " + "; ".join(notes) + "."] if notes else []
 
 
 class Unfinished:
@@ -123,6 +203,19 @@ class Unfinished:
         self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(row, default=float)
         seeded.write_atomic(self.folder / f"{name}.json", lambda path: path.write_text(text))
+
+    def rows(
+        self, names: Sequence[str], make: Callable[[str], dict[str, Any]], prefix: str = ""
+    ) -> list[dict[str, Any]]:
+        """A row for each name, kept as soon as it is there. prefix: of its file, and what is told."""
+        found = []
+        for i, name in enumerate(names):
+            tell(f"{prefix}{name} ({i + 1}/{len(names)})")
+            key = f"{prefix}{name}".replace(" ", "-")
+            row = self.get(key) or make(name)
+            self.put(key, row)
+            found.append(row)
+        return found
 
     def clear(self) -> None:
         for path in self.folder.glob("*.json"):

@@ -84,6 +84,15 @@ def edgekit_files(job: dict[str, Any], cache: Path, fresh: bool = False) -> File
 
 
 def _files(python: str, builder: Path, job: dict[str, Any], cache: Path, version: Any, fresh: bool) -> Files:
+    folder, cached = kept(python, builder, job, cache, version, fresh)
+    record = json.loads((folder / "build.json").read_text())
+    return Files(folder / "float.tflite", folder / "int8.tflite", record, cached)
+
+
+def kept(
+    python: str, builder: Path, job: dict[str, Any], cache: Path, version: Any, fresh: bool = False
+) -> tuple[Path, bool]:
+    """The folder a builder filled for a job, build.json last, and whether it was there already."""
     settings = {k: v for k, v in job.items() if k not in ("weights", "calibration")}
     key = seeded.content_key(Path(job["weights"]), Path(job["calibration"]), version, settings)
     folder = cache / f"{job['name']}-{key}"
@@ -92,16 +101,15 @@ def _files(python: str, builder: Path, job: dict[str, Any], cache: Path, version
         cache.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(dir=cache, prefix="building-"))
         try:
-            _fresh_process(python, builder, job | {"out": str(partial)}, cache / f"{job['name']}.log")
+            fresh_process(python, builder, job | {"out": str(partial)}, cache / f"{job['name']}.log")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    record = json.loads((folder / "build.json").read_text())
-    return Files(folder / "float.tflite", folder / "int8.tflite", record, cached)
+    return folder, cached
 
 
-def _fresh_process(python: str, script: Path, job: dict[str, Any], log: Path) -> None:
+def fresh_process(python: str, script: Path, job: dict[str, Any], log: Path) -> None:
     """`python script JOB.json`; what it prints goes to `log`, its last line into the error."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     if python == sys.executable:

@@ -19,10 +19,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import bars
@@ -56,7 +54,7 @@ def build_both(name: str, options: argparse.Namespace) -> tuple[peers.Files, pee
     repeats = 0 if options.quick else options.build_repeats if name == bars.BUILD_MODEL else 1
     runs = []
     for i in range(max(1, repeats)):
-        tell(f"  build {i + 1}/{max(1, repeats)}: edgekit, then the peers")
+        measure.tell(f"  build {i + 1}/{max(1, repeats)}: edgekit, then the peers")
         ours = peers.edgekit_files(ours_job, options.work, fresh=repeats > 0)
         theirs = peers.peer_files(options.peers_python, theirs_job, options.work, fresh=repeats > 0)
         runs.append((ours.build, theirs.build))
@@ -86,7 +84,7 @@ def measure_model(name: str, options: argparse.Namespace) -> dict[str, Any]:
     module = seeded.load_module(
         "torchvision", name, 1000, seeded.seeded_weights(name, options.work / "seeded")
     )
-    tell(f"  answers on {len(images)} images")
+    measure.tell(f"  answers on {len(images)} images")
 
     def batches() -> Iterable[np.ndarray]:
         return np.array_split(images, max(1, len(images) // 32))
@@ -97,7 +95,7 @@ def measure_model(name: str, options: argparse.Namespace) -> dict[str, Any]:
         for file, path in paths.items()
     }
     profile = QUICK if options.quick else replace(measure.LATENCY_PROFILE, processes=options.processes)
-    tell(f"  latency in {profile.processes} processes")
+    measure.tell(f"  latency in {profile.processes} processes")
     timed = latency(paths, profile=profile, threads=options.threads)
     for file in FILES:
         rows[file]["latency"] = timed.as_dict(file) | {"machine": None}
@@ -155,7 +153,6 @@ def markdown(rows: list[dict[str, Any]], checks: list[bars.Check], facts: dict[s
         quality_head += [f"{what}, {side}" for side in pair]
     speed_head = ["model", "edgekit float ms", "edgekit int8 ms", "peers' float ms", "peers' int8 ms"]
     speed_head += ["int8 / float", "int8 / peers' float", "int8 / peers' int8"]
-    notes = sorted({f"{row['model']}: {row['note']}" for row in rows if row["note"]})
     parts = [
         "# TFLite: edgekit and litert-torch + ai-edge-quantizer",
         about,
@@ -164,51 +161,35 @@ def markdown(rows: list[dict[str, Any]], checks: list[bars.Check], facts: dict[s
         "Bars:",
         bars.check_table(checks),
         measure.footer(facts),
+        *measure.conditions(rows),
     ]
-    if notes:
-        parts.append("Conditions: " + "; ".join(notes) + ".")
     return "\n\n".join(parts) + "\n"
 
 
-def tell(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = measure.parser(
+        __doc__ or "",
+        models=seeded.MODELS,
+        about="torchvision names",
+        quick="few samples, files from the cache",
+        images=128,
+        calibration=32,
     )
-    parser.add_argument(
-        "--peers-python", required=True, help="python of the environment that holds the peers"
-    )
-    parser.add_argument("--models", nargs="+", default=list(seeded.MODELS), help="torchvision names")
-    parser.add_argument(
-        "--quick", action="store_true", help="plumbing check: few samples, files from the cache"
-    )
+    measure.add_peers_python(parser)
     parser.add_argument("--peer-layout", choices=("default", "channels-last"), default="default")
     parser.add_argument(
         "--profile", choices=("fast", "thorough"), default="fast", help="edgekit's quantization"
     )
-    parser.add_argument("--calibration", type=int, default=32, help="calibration images")
-    parser.add_argument("--images", type=int, default=128, help="evaluation images")
     parser.add_argument("--processes", type=int, default=5, help="fresh processes a latency rests on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--build-repeats", type=int, default=3, help=f"of {bars.BUILD_MODEL}; others once")
-    parser.add_argument(
-        "--work", type=Path, default=measure.WORK, help="weights, images and files are kept here"
-    )
-    parser.add_argument("--out", type=Path, default=measure.RESULTS)
     options = parser.parse_args(arguments)
     try:
         facts = measure.provenance(options.peers_python)
-        settings = {k: str(v) for k, v in vars(options).items() if k not in ("models", "out", "work")}
-        unfinished = measure.Unfinished(options.work, "tflite_peers", settings, peers.edgekit_sources())
-        rows = []
-        for i, name in enumerate(options.models):
-            tell(f"{name} ({i + 1}/{len(options.models)})")
-            row = unfinished.get(name) or measure_model(name, options)
-            unfinished.put(name, row)
-            rows.append(row)
+        unfinished = measure.Unfinished(
+            options.work, "tflite_peers", measure.settings(options), peers.edgekit_sources()
+        )
+        rows = unfinished.rows(options.models, lambda name: measure_model(name, options))
     except peers.BuildFailure as failure:
         print(failure, file=sys.stderr)
         return 2
@@ -224,9 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"{options.profile}."
     )
     text = markdown(rows, checks, facts, about)
-    content = {"provenance": facts, "rows": rows, "bars": [check.as_dict() for check in checks]}
-    print(f"\n{text}")
-    measure.write_results(options.out, "tflite_peers", content, text)
+    measure.write_results(options.out, "tflite_peers", facts, rows, checks, text)
     unfinished.clear()
     return 0
 

@@ -111,6 +111,83 @@ def test_robustness_rows_without_a_profile_are_left_out(bars):
     assert [c.what for c in bars.accuracy_checks(row) if c.what.startswith("thorough,")] == []
 
 
+def runtime_row(model="resnet18", *, openvino=0.97, onnx=0.85, over_float=0.6, slower=()):
+    ratios = {"openvino_peer": openvino, "onnx_peer": onnx, "onnx_float": over_float}
+    intervals = {key: (value, value - 0.01, value + 0.01) for key, value in ratios.items()}
+    return {"model": model, "ratios": intervals, "slower": list(slower)}
+
+
+def test_geometric_mean_weighs_factors_alike(bars):
+    assert bars.geometric_mean([0.5, 2.0]) == pytest.approx(1.0)
+    assert bars.geometric_mean([0.9]) == pytest.approx(0.9)
+
+
+def test_runtimes_are_held_by_their_mean_and_by_the_worst_network(bars):
+    checks = bars.runtime_latency_checks([runtime_row("a"), runtime_row("b", openvino=0.98)])
+    assert len(checks) == 6
+    assert failed(checks) == []
+    assert checks[0].model == "all 2"
+    assert checks[0].value == pytest.approx((0.97 * 0.98) ** 0.5)
+    one_slow = bars.runtime_latency_checks([runtime_row("a", openvino=0.80), runtime_row("b", openvino=1.06)])
+    assert [(c.model, c.what) for c in one_slow if not c.ok] == [("b", "openvino-int8 / NNCF latency")]
+    all_slow = bars.runtime_latency_checks([runtime_row(openvino=1.0, onnx=0.9)])
+    assert failed(all_slow) == [
+        "openvino-int8 / NNCF latency, geometric mean",
+        "onnx-int8 / quantize_static latency, geometric mean",
+    ]
+    assert bars.runtime_latency_checks([]) == []
+
+
+@pytest.mark.parametrize(
+    ("slower", "bar"),
+    [
+        ((), ["onnx-int8 slower than float32, unsaid"]),
+        (("openvino-int8 is slower than its own float",), ["onnx-int8 slower than float32, unsaid"]),
+        (("onnx-int8 is slower than its own float",), []),
+    ],
+)
+def test_int8_may_lose_to_float_only_when_the_report_says_so(bars, slower, bar):
+    assert failed(bars.runtime_latency_checks([runtime_row(over_float=1.1, slower=slower)])) == bar
+
+
+def quality_row(agree=(99.0, 99.4, 100.0), **sqnr):
+    decibels = {"openvino-int8": 20.0, "nncf": 19.0, "onnx-int8": 20.0, "quantize_static": 15.0} | sqnr
+    names = ("tflite-int8", "onnx-int8", "openvino-int8")
+    pairs = [(names[0], names[1]), (names[0], names[2]), (names[1], names[2])]
+    return {
+        "model": "mobilenet_v2",
+        "weights": "trained",
+        "files": {name: {"sqnr_db": db, "agreement": 80.0 + db / 2} for name, db in decibels.items()},
+        "pairs": [
+            {"first": first, "second": second, "agreement": percent}
+            for (first, second), percent in zip(pairs, agree, strict=True)
+        ],
+    }
+
+
+def test_runtime_quality_bars(bars):
+    checks = bars.runtime_quality_checks([quality_row()])
+    assert len(checks) == 6
+    assert failed(checks) == []
+    assert {check.model for check in checks} == {"mobilenet_v2, trained"}
+    assert failed(bars.runtime_quality_checks([quality_row(nncf=20.1)])) == [
+        "openvino-int8 and nncf: SQNR above, dB",
+        "openvino-int8 and nncf: agreement above, points",
+    ]
+    assert failed(bars.runtime_quality_checks([quality_row(quantize_static=20.1)])) == [
+        "onnx-int8 and quantize_static: SQNR above, dB"
+    ]
+    assert failed(bars.runtime_quality_checks([quality_row((99.0, 98.8, 99.0))])) == [
+        "tflite-int8 and openvino-int8 agree, %"
+    ]
+
+
+def test_export_is_held_at_its_first_and_at_a_warm_call(bars):
+    assert bars.export_checks(None) == []
+    checks = bars.export_checks({"model": "mobilenet_v3_large", "ratios": {"first": 0.33, "warm": 0.34}})
+    assert failed(checks) == ["ONNX export / torch.onnx.export, warm call"]
+
+
 def test_table_pads_columns_and_aligns_numbers_right(bars):
     text = bars.table(("model", "ms"), [("a", "1.50"), ("resnet18", "12.25")])
     assert text.splitlines() == [
