@@ -90,6 +90,7 @@ def local_board() -> Iterator[Board]:
         yield Board({"type": "local"}, base, Path(folder), Path(folder))
 
 
+# SHLVL: bash under sshd reads ~/.bashrc at level 1, and a board has none of this machine's
 _SSHD = """\
 ListenAddress {address}
 Port {port}
@@ -101,7 +102,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 StrictModes no
 PermitRootLogin yes
-SetEnv PATH={tools}:{path}
+SetEnv PATH={tools}:{path} SHLVL=2
 """
 _CLIENT = """\
 Host board
