@@ -60,7 +60,8 @@ def write_bundle(
         directory: made, or replaced when it holds an earlier bundle or nothing.
         model: the model's files by relative name, the one to load first, the rest beside it (weights); a
             rejected one says so in its names.
-        inputs, outputs: name, shape, dtype and, for integers, scale and zero_point, in the model's order.
+        inputs, outputs: name, shape (-1: open), dtype and, for integers, scale and zero_point, in the
+            model's order.
         preprocessing: resolution, resize, interpolation, mean, std.
         labels: class names; line i of labels.txt is output i.
         golden: {"image": uint8 (H, W, 3) or absent, "inputs": arrays, "outputs": arrays}, as the model
@@ -175,7 +176,7 @@ def _vector(
         if len(arrays) != len(tensors):
             raise ArtifactError(f"golden vector {i}: {len(arrays)} {kind}: {len(tensors)}, one a tensor")
         for k, (array, tensor) in enumerate(zip(arrays, tensors, strict=True)):
-            if str(array.dtype) != tensor["dtype"] or list(array.shape) != tensor["shape"]:
+            if str(array.dtype) != tensor["dtype"] or not _fits(array.shape, tensor["shape"]):
                 raise ArtifactError(
                     f"golden vector {i}: {kind[:-1]} {tensor['name']} is {array.dtype} {list(array.shape)}: "
                     f"{tensor['dtype']} {tensor['shape']}"
@@ -186,6 +187,11 @@ def _vector(
             files[path] = stream.getvalue()
             entry[kind].append(path)
     return entry
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether a shape is the one the model takes, where -1 takes any size."""
+    return len(shape) == len(wanted) and all(w in (-1, n) for n, w in zip(shape, wanted, strict=True))
 
 
 def _png(image: np.ndarray, i: int) -> bytes:

@@ -283,7 +283,7 @@ def treemap(layers: Sequence[dict[str, Any]], key: str, limit: int = 160) -> lis
     tiles = []
     for (value, name, op, family), (x, y, w, h) in zip(items, boxes, strict=True):
         place = (round(x / 0.24, 3), round(y * 10, 3), round(w / 0.24, 3), round(h * 10, 3))
-        label = name.removeprefix(stem) or name
+        label = (name.replace(stem, "") if stem else name) or name
         tiles.append(Tile(*place, name, label, op, family, say(value), units.share(value / total)))
     return tiles
 

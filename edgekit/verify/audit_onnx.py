@@ -170,7 +170,7 @@ def _arrays(data: bytes, graph: OnnxModel, where: str) -> dict[str, tuple[str, t
     names = [name for node in graph.nodes for name in node.outputs if name]
     as_it_is = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = open_session(with_outputs(data, names), where, graph_optimization_level=as_it_is)
-    given = {t.name: np.zeros([size or 1 for size in t.shape], t.dtype) for t in graph.inputs}
+    given = {t.name: np.zeros([max(1, size) for size in t.shape], t.dtype) for t in graph.inputs}
     results = session.run(names, given)
     table = {name: (str(array.dtype), array.shape) for name, array in zip(names, results, strict=True)}
     table |= {name: (str(array.dtype), array.shape) for name, array in given.items()}

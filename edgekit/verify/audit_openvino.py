@@ -41,10 +41,17 @@ class Step:
 
 
 def executed(file: ModelFile) -> tuple[Any, list[Step]]:
-    """(the file's model, what runs, in order). Raises: ArtifactError for a file OpenVINO refuses."""
+    """(the file's model, what runs for one image, in order).
+
+    Raises: ArtifactError for a file OpenVINO refuses.
+    """
     model = read_network(file)
     types = {node.get_friendly_name(): node.get_type_name() for node in model.get_ordered_ops()}
-    graph = compile_network(file, model).get_runtime_model()
+    single = read_network(file)
+    if single.is_dynamic():
+        shapes = {port: port.get_partial_shape() for port in single.inputs}
+        single.reshape({port: [1, *list(shape)[1:]] for port, shape in shapes.items()})
+    graph = compile_network(file, single).get_runtime_model()
     return model, list(_steps(graph, types))
 
 
@@ -223,7 +230,7 @@ def _per_channel_share(model: Any) -> float:
 
 def _io(port: Any) -> IoRecord:
     names = sorted(port.get_names())
-    shape = tuple(0 if d.is_dynamic else d.get_length() for d in port.get_partial_shape())
+    shape = tuple(-1 if d.is_dynamic else d.get_length() for d in port.get_partial_shape())
     kind = _type(port)
     name = names[0] if names else port.get_node().get_friendly_name()
     return IoRecord(name, _NAMES.get(kind, kind), shape, None, None)

@@ -52,7 +52,7 @@ class Thresholds:
         int8 is promised there for most MACs and for every operator that the file quantizes.
         """
         if activations == "int8" and format != "tflite":
-            return cls(max_transposes=None, min_int8_share=None, min_int8_macs_share=0.8)
+            return cls(max_transposes=None, min_int8_share=None, min_int8_macs_share=0.5)
         if activations == "int8":
             return cls()
         unpromised = cls(

@@ -168,7 +168,7 @@ def _onnx(file: ModelFile, threads: int) -> list[tuple[int, float]]:
     from edgekit.verify.onnx_runtime import open_session
 
     found = executed(file)
-    given = {t.name: np.zeros([size or 1 for size in t.shape], t.dtype) for t in found.graph.inputs}
+    given = {t.name: np.zeros([max(1, size) for size in t.shape], t.dtype) for t in found.graph.inputs}
     with tempfile.TemporaryDirectory(prefix="edgekit-profile-") as folder:
         session = open_session(
             with_numbered_nodes(found.data, _STEM),

@@ -107,7 +107,7 @@ class Runner:
         batch = np.asarray(image, np.float32)[None]
         wanted = self.taken.shape
         fits = len(wanted) == batch.ndim and all(
-            w in (0, n) for w, n in zip(wanted, batch.shape, strict=True)
+            w in (-1, n) for w, n in zip(wanted, batch.shape, strict=True)
         )
         if not fits:
             raise ArtifactError(f"input: an image of shape {image.shape} was given: the file takes {wanted}")

@@ -34,7 +34,7 @@ class OnnxTensor:
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # -1 where it is open
     data: np.ndarray | None = None
 
     @property
@@ -80,7 +80,7 @@ def read_model(
 
     def described(value: Any) -> OnnxTensor:
         tensor = value.type.tensor_type
-        shape = tuple(int(dim.dim_value) for dim in tensor.shape.dim)
+        shape = tuple(int(d.dim_value) if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
         return OnnxTensor(value.name, _dtype(types, tensor.elem_type), shape)
 
     constants = {}
