@@ -10,8 +10,8 @@ on CPUs without VNNI, for one.
 The inner values are read from a copy of the file with further outputs, which can make the runtime fuse
 differently; `probe_db` is the SQNR of the copy's answers against the file's, and `probe_agrees` judges it.
 A float clamp is read too: OpenVINO's file holds a FakeQuantize there, which rounds in the copy and not in the
-shipped file's addition in place. What only the shipped file fuses shows in `answers_db`: its outputs against those of the graph run freely with
-every annotated value on its grid.
+shipped file's addition in place. What only the shipped file fuses shows in `answers_db`: its outputs against
+those of the graph run freely with every annotated value on its grid.
 """
 
 from __future__ import annotations

@@ -75,6 +75,72 @@ def _fake_quantizes(graph: Graph) -> int:
     return sum(op.builtin == "FakeQuantize" for op in lower(graph, INT8).operators)
 
 
+def _branch(s: Sketch, x: Value) -> Value:
+    return s.conv(s.conv(x, 16, activation="relu"), 16)
+
+
+def _residual(kind: str) -> tuple[Graph, torch.Tensor]:
+    """A prepared graph around one addition of a convolution's result or two, and images."""
+    s = Sketch((1, 16, 12, 12))
+    x = s.conv(s.input, 16, activation="relu")
+    also: list[Value] = []
+    if kind == "identity-left":
+        y = s.op("add", x, _branch(s, x), activation="relu")
+    elif kind == "two-convolutions":
+        y = s.op("add", s.conv(x, 16, activation="relu"), _branch(s, x))
+    elif kind == "activation-after":
+        y = s.op("hardswish", s.op("add", _branch(s, x), x))
+    elif kind == "activation-before":
+        y = s.op("add", s.op("hardswish", _branch(s, x)), x)
+    elif kind == "activation-beside":
+        y = s.op("add", s.op("hardswish", _branch(s, x)), s.conv(s.conv(x, 16), 16))
+    elif kind == "chain":
+        first = s.op("add", _branch(s, x), x)
+        y = s.op("add", _branch(s, first), first)
+    elif kind == "own-input":
+        y = s.op("add", s.conv(x, 16), x)
+    else:
+        y = s.op("add", _branch(s, x), x)
+        also = {"read-later": [s.conv(x, 16)], "float-sum": [s.op("hardswish", y)]}.get(kind, [])
+    graph = s.graph(s.conv(y, 16), *also)
+    generator = torch.Generator().manual_seed(3)
+    annotate(graph, torch.randn((4, *s.input.shape[1:]), generator=generator))
+    if kind == "float-convolution":
+        graph.nodes[2].operands[0].quant = None
+    return prepare(graph, INT8), torch.randn((1, *s.input.shape[1:]), generator=generator)
+
+
+_IN_PLACE = {
+    "identity": 1,
+    "identity-left": 1,
+    "two-convolutions": 1,
+    "activation-after": 1,
+    "activation-beside": 1,
+    "chain": 2,
+    "activation-before": 0,
+    "own-input": 0,
+    "float-convolution": 0,
+    "read-later": 0,
+    "float-sum": 0,
+}
+
+
+@pytest.mark.parametrize("kind", _IN_PLACE)
+def test_what_is_added_in_place_is_not_called_rounded(kind: str) -> None:
+    """The kernel leaves that rounding out; a graph that rounds there is 30 to 42 dB from the file."""
+    graph, images = _residual(kind)
+    lowered = lower(graph, INT8)
+    (found, *_), (meant, *_) = run_files(lowered.files, images), simulate(graph, images)
+    assert sqnr_db(meant, torch.from_numpy(found)) > 46.0
+    bounded = [node for node in graph.nodes if node.op == "clamp"]
+    assert len(bounded) == _IN_PLACE[kind]
+    assert all(n.output.quant is None and n.operands[0].quant is None for n in bounded)
+    if bounded:
+        alone = [row["origins"] for row in executed(lowered.files) if row["layer"] != "Convolution"]
+        assert not any("/Add" in name for name in alone)
+        assert "Clamp" not in {op.builtin for op in lowered.operators}
+
+
 def test_one_rounding_serves_a_chain_of_moves() -> None:
     s = Sketch((1, 8, 10, 12))
     moved = s.op(

@@ -87,6 +87,8 @@ def mish(ctx: Context, node: Node) -> Output:
 @lowers()
 def clamp(ctx: Context, node: Node) -> Output:
     low, high = node.attrs["low"], node.attrs["high"]
+    if node.output.quant is None and ctx.summed_in_place(node.output):
+        return ctx.rounded_within(ctx.first(node), low, high)
     return ctx.emit(
         "clamp", ctx.first(node), -_LIMIT if low is None else low, _LIMIT if high is None else high
     )

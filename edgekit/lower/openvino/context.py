@@ -3,7 +3,8 @@
 A lowering function has the graph op's name, takes (context, node), reads its operands as float outputs, emits
 operators and returns the output that holds its result (or one a result). What is integer in the file follows
 from the values alone: a quantized value gets its FakeQuantize here, unless its producer only moves numbers
-that already lie on the same grid.
+that already lie on the same grid. A clamp that stands for the unrounded FakeQuantize of an addition in place
+(`prepare.sum_in_place`) becomes one too.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ class Context:
         self.held: dict[Value, Output] = {}
         self.tensors: dict[str, str] = {}
         self.batched: set[Value] = set(self.graph.inputs)  # what depends on an input
+        self.users = self.graph.users()
         self._names: set[str] = set()
         self._parameters: dict[tuple[Value, tuple[int, ...]], Output] = {}
 
@@ -219,8 +221,17 @@ class Context:
         return self.read(node.operands[0])
 
     def fake_quantized(self, output: Output, quant: QuantParams) -> Output:
-        low, high = (np.array(bound, np.float32) for bound in constants.bounds(quant))
+        return self.rounded_within(output, *constants.bounds(quant))
+
+    def rounded_within(self, output: Output, *bounds: float) -> Output:
+        """A FakeQuantize to 256 numbers from low to high."""
+        low, high = (np.array(bound, np.float32) for bound in bounds)
         return self.emit("fake_quantize", output, low, high, low, high, 256)
+
+    def summed_in_place(self, value: Value) -> bool:
+        """Whether a float is added to integers: only `prepare.sum_in_place` leaves such an addition."""
+        readers = self.users.get(value, [])
+        return len(readers) == 1 and readers[0].op == "add" and _is_mixed(readers[0])
 
     def batch(self) -> Output:
         """The number of images in this run, (1,) int64."""
@@ -229,6 +240,10 @@ class Context:
 
     def held_input(self) -> Output:
         return self.held[self.graph.inputs[0]]
+
+
+def _is_mixed(node: Node) -> bool:
+    return len({value.quant is None for value in node.operands}) == 2
 
 
 def _without_repeats(scale: np.ndarray) -> np.ndarray:

@@ -11,18 +11,20 @@ from collections.abc import Callable
 from edgekit.ir import Graph
 from edgekit.lower.openvino.prepare.drop_quantization import drop_quantization
 from edgekit.lower.openvino.prepare.place_quantization import place_quantization
+from edgekit.lower.openvino.prepare.sum_in_place import sum_in_place
 from edgekit.targets import Target
 
 Pass = Callable[[Graph], int]
 
 
 def passes(target: Target) -> tuple[Pass, ...]:
-    return (place_quantization,) if target.quantized else (drop_quantization,)
+    return (place_quantization, sum_in_place) if target.quantized else (drop_quantization,)
 
 
 def prepare(graph: Graph, target: Target) -> Graph:
     """A copy of `graph` in the forms `target` runs best, quantized where that pays."""
     prepared = graph.copy()
+    prepared.remove_dead()
     for run_pass in passes(target):
         run_pass(prepared)
         prepared.check()
