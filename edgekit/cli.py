@@ -26,6 +26,7 @@ MOUNTED = {
     "bench": "edgekit.device.cli",
     "history": "edgekit.history.cli",
     "compare": "edgekit.history.cli",
+    "farm": "edgekit.farm.cli",
 }
 
 

@@ -42,7 +42,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.store"},
     # a slice of the evaluation set as a model's input tensors
     "edgekit.device.evaluation": {"edgekit.errors", "edgekit.device", "edgekit.data"},
-    "edgekit.farm": {"edgekit.errors", "edgekit.bundle", "edgekit.store", "edgekit.device", "edgekit.report"},
+    "edgekit.farm": {
+        "edgekit.errors",
+        "edgekit.bundle",
+        "edgekit.store",
+        "edgekit.device",
+        "edgekit.report",
+        "edgekit.history",
+    },
     "edgekit.history": {"edgekit.errors"},
     "edgekit.report": {"edgekit.errors"},
     # what pipeline.py is made of: a build's record and progress, and the directory it ends in
@@ -90,8 +97,9 @@ ONLY_IN: dict[str, set[str]] = {
     "openvino": {"edgekit.lower.openvino", "edgekit.verify"},
     "nncf": {"edgekit.lower.openvino"},
     "distributed": {"edgekit.farm"},
-    "typer": {"edgekit.cli", "edgekit.device.cli", "edgekit.history.cli"},
-    "jinja2": {"edgekit.report"},
+    "dask": {"edgekit.farm"},
+    "typer": {"edgekit.cli", "edgekit.device.cli", "edgekit.history.cli", "edgekit.farm.cli"},
+    "jinja2": {"edgekit.report", "edgekit.farm.page"},
 }
 NO_TORCH = {
     "edgekit.errors",
