@@ -6,6 +6,7 @@ Enters: files, images and the eager float logits. Leaves: plain dicts, which are
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -204,17 +205,20 @@ class Unfinished:
         text = json.dumps(row, default=float)
         seeded.write_atomic(self.folder / f"{name}.json", lambda path: path.write_text(text))
 
-    def rows(
-        self, names: Sequence[str], make: Callable[[str], dict[str, Any]], prefix: str = ""
-    ) -> list[dict[str, Any]]:
-        """A row for each name, kept as soon as it is there. prefix: of its file, and what is told."""
+    def row(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A row as it was kept, or made now and kept."""
+        row = self.get(name)
+        if row is None:
+            row = make()
+            self.put(name, row)
+        return row
+
+    def rows(self, names: Sequence[str], make: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+        """A row for each name, each kept as soon as it is there."""
         found = []
         for i, name in enumerate(names):
-            tell(f"{prefix}{name} ({i + 1}/{len(names)})")
-            key = f"{prefix}{name}".replace(" ", "-")
-            row = self.get(key) or make(name)
-            self.put(key, row)
-            found.append(row)
+            tell(f"{name} ({i + 1}/{len(names)})")
+            found.append(self.row(name, functools.partial(make, name)))
         return found
 
     def clear(self) -> None:

@@ -25,10 +25,12 @@ plumbing: few samples and images, edgekit's fast profile.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,35 +77,34 @@ class Peers:
         )
         self.broken: list[str] = []
 
-    def rows(self, stage: str, names: list[str], make: Any) -> list[dict[str, Any]]:
-        """Rows of a stage. A network that fails does not keep the others from being measured."""
-        found = []
-        for name in names:
+    def measure(self, stage: str, names: list[str], make: Callable[[str], dict[str, Any]]) -> None:
+        """Keep a row for each name. A network that fails does not keep the others from being measured."""
+        for i, name in enumerate(names):
+            measure.tell(f"{stage} {name} ({i + 1}/{len(names)})")
             try:
-                found += self.kept.rows([name], make, f"{stage} ")
+                self.kept.row(row_name(stage, name), functools.partial(make, name))
             except (peers.BuildFailure, EdgekitError) as failure:
                 measure.tell(f"  failed: {failure}")
                 self.broken.append(f"{stage} {name}: {failure}")
-        return found
 
     def held(self, stage: str, names: list[str]) -> list[dict[str, Any]]:
         """The rows of a stage that are there."""
-        rows = (self.kept.get(f"{stage}-{name}".replace(" ", "-")) for name in names)
+        rows = (self.kept.get(row_name(stage, name)) for name in names)
         return [row for row in rows if row is not None]
 
     def run(self) -> int:
         wanted = self.options.stages
         exported = [name for name in self.seeded if name == bars.EXPORT_MODEL]
         if "build" in wanted:
-            self.rows("build seeded", self.seeded, self.built_seeded)
-            self.rows("build reference", self.trained, self.built_trained)
+            self.measure("build seeded", self.seeded, self.built_seeded)
+            self.measure("build reference", self.trained, self.built_trained)
         if "latency" in wanted:
-            self.rows("latency", self.seeded, self.latency)
+            self.measure("latency", self.seeded, self.latency)
         if "quality" in wanted:
-            self.rows("quality seeded", self.seeded, self.seeded_quality)
-            self.rows("quality reference", self.trained, self.trained_quality)
+            self.measure("quality seeded", self.seeded, self.seeded_quality)
+            self.measure("quality reference", self.trained, self.trained_quality)
         if "export" in wanted:
-            self.rows("export", exported, self.export)
+            self.measure("export", exported, self.export)
         if "table" not in wanted:
             return 2 if self.broken else 0
         rows = {
@@ -258,6 +259,10 @@ class Peers:
         }
         ratios = {call: seconds["edgekit"][call] / seconds["torch"][call] for call in ("first", "warm")}
         return {"model": name, "seconds": seconds, "ratios": ratios, "runs": runs}
+
+
+def row_name(stage: str, name: str) -> str:
+    return f"{stage} {name}".replace(" ", "-")
 
 
 def sources() -> list[Path]:

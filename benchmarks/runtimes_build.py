@@ -16,6 +16,7 @@ build.
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -100,7 +101,7 @@ def build(job: dict[str, Any], images: np.ndarray, out: Path) -> dict[str, float
     settings = quantize.QuantizeSettings(profile=job["profile"], calibration=len(images))
     result = timed("quantize", lambda: quantize.quantize(graph, torch.from_numpy(images), settings))
     for name in job["targets"]:
-        write(out / name, timed(name, lambda name=name: edgekit_files(graph, result, images, name)))
+        write(out / name, timed(name, functools.partial(edgekit_files, graph, result, images, name)))
     static = out / "quantize_static" / "model.onnx"
     static.parent.mkdir()
     source = out / FLOAT_ONNX / "model.onnx"
