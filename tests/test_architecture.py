@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.bundle": {"edgekit.errors", "edgekit.store"},  # atomic writes
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.store"},
     # a slice of the evaluation set as a model's input tensors
+    "edgekit.device.cli": {"edgekit.errors", "edgekit.device", "edgekit.bundle", "edgekit.history"},
     "edgekit.device.evaluation": {"edgekit.errors", "edgekit.device", "edgekit.data"},
     "edgekit.farm": {
         "edgekit.errors",

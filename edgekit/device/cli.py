@@ -17,6 +17,8 @@ import typer
 from edgekit.errors import DeviceError, GateError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgekit.device.bench import Model, Outcome
     from edgekit.device.drift import Evaluation
 
@@ -194,10 +196,16 @@ def bench(
     images: Annotated[int, typer.Option(help="Evaluation images to compare answers on; 0 for none.")] = 32,
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory for the results.")] = Path("bench"),
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for a board that is held.")] = 0.0,
+    history: Annotated[
+        Path | None, typer.Option(help="Where runs are kept; default $EDGEKIT_HISTORY, else the user's data.")
+    ] = None,
     inventory: InventoryOption = None,
     debug: DebugOption = False,
 ) -> None:
-    """Measure models on boards: latency, memory, heat, and whether the answers are the same."""
+    """Measure models on boards: latency, memory, heat, and whether the answers are the same.
+
+    Every run is kept: edgekit history lists them, edgekit compare holds two against each other.
+    """
     from edgekit.device.bench import bench as measure_all
     from edgekit.device.bench import find_models
     from edgekit.device.inventory import HOST, load_inventory
@@ -217,6 +225,7 @@ def bench(
         wait_s=wait,
         evaluations={model.name: found for model in models if (found := _evaluation(model, images))},
     )
+    _remember(outcomes, models, history)
     for outcome in outcomes:
         _print_outcome(outcome)
     failed = [o.device.id for o in outcomes if o.result is None]
@@ -228,6 +237,23 @@ def bench(
             invalid
         )
         raise GateError(f"bench: {'; '.join(parts)}")
+
+
+def _remember(outcomes: Sequence[Outcome], models: Sequence[Model], path: Path | None) -> None:
+    """Put every result into the history under its model's and target's names."""
+    from edgekit.bundle.check import read_manifest
+    from edgekit.history import History, records_of
+
+    names = {}
+    for model in models:
+        if model.bundle is not None:
+            manifest = read_manifest(model.bundle)
+            names[model.name] = (manifest["name"], manifest["target"])
+    with History(path) as history:
+        for outcome in outcomes:
+            if outcome.result is not None:
+                for record in records_of(outcome.result.content, outcome.result.samples, names):
+                    history.add(record)
 
 
 def _evaluation(model: Model, count: int) -> Evaluation | None:

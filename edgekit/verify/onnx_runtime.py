@@ -55,7 +55,7 @@ def open_session(data: bytes, where: str, threads: int = 1, **options: Any) -> A
         import onnxruntime
     except ImportError as error:
         raise UsageError(
-            f"{where}: ONNX Runtime is not installed: pip install 'edgekit[openvino]'"
+            f"{where}: ONNX Runtime is not installed: pip install onnxruntime"
         ) from error
     asked = settings(threads)
     chosen = onnxruntime.SessionOptions()

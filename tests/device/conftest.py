@@ -16,8 +16,9 @@ from boards import Board, adb_board, leftovers, local_board, pi_files, pi_tools,
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Locks and health of boards lie in the user's cache: tests have their own."""
+    """Locks and health of boards lie in the user's cache, runs in their history: tests have their own."""
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("EDGEKIT_HISTORY", str(tmp_path / "history.sqlite"))
 
 
 @pytest.fixture(scope="session")

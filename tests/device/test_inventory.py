@@ -185,6 +185,8 @@ def test_the_commands(pi: Board, models: dict[str, Path], tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "pi4-a: valid, ai-edge-litert" in done.stdout and "answers 3/3 bit for bit" in done.stdout
     assert len(list((tmp_path / "out").glob("pi4-a-*.json"))) == 1
+    (kept,) = json.loads(edgekit("history", "--json").stdout)
+    assert (kept["device"]["id"], kept["artifact"]["target"]) == ("pi4-a", "tflite-int8")
     wrong = edgekit("bench", bundle, "--device", "pi5", "--inventory", inventory)
     assert wrong.returncode == 2 and wrong.stderr.startswith("edgekit: device 'pi5': not in")
     assert leftovers(pi.base) == []

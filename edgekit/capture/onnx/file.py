@@ -43,7 +43,7 @@ def _onnx() -> Any:
         import onnx.numpy_helper
     except ImportError as error:
         raise UsageError(
-            "reading .onnx files: the package onnx is missing: pip install 'edgekit[openvino]'"
+            "reading .onnx files: the package onnx is missing: pip install onnx"
         ) from error
     return onnx
 

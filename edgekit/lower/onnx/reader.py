@@ -139,7 +139,7 @@ def _onnx() -> Any:
     try:
         import onnx
     except ImportError as error:
-        raise UsageError("ONNX files need a package: pip install 'edgekit[openvino]'") from error
+        raise UsageError("ONNX files need a package: pip install onnx") from error
     return onnx
 
 
