@@ -5,6 +5,7 @@ The page is one file in the look of the build report: it asks for nothing over a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -175,6 +176,10 @@ def _by_model(report: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 def _model(name: str, jobs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     widest = max((_p50(job) or 0.0 for job in jobs), default=0.0) or 1.0
     rows = [table_row(job, widest) for job in jobs]
+    names = Counter((job["target"], job["device"]) for job in jobs)
+    for row in rows:  # two builds of one model and target
+        job = row["job"]
+        row["mark"] = job["sha256"][:8] if names[job["target"], job["device"]] > 1 else ""
     targets: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["bar"]):
         if row["bar"]:

@@ -257,6 +257,8 @@ class Run:
         if board is None:  # called off
             return
         job, _ = board.sent.pop(future)
+        for behind, (following, _) in board.sent.items():
+            board.sent[behind] = (following, _now())
         answer = self._answer(future)
         if answer is None:
             self.client.cancel([future], force=True)
@@ -287,9 +289,9 @@ class Run:
         return {"outcome": worker.LINK, "error": f"its worker failed: {type(error).__name__}: {error}"}
 
     def _deliver(self, board: Board, job: Job) -> None:
-        """The worker has no such file: send it, then the job again."""
+        """The worker has no such file: send it to all that have the board, then the job again."""
         files = {name: (job.artifact.folder / name).read_bytes() for name in job.artifact.files}
-        self.client.run(worker.receive, job.artifact.digest, files, workers=list(board.workers[:1]))
+        self.client.run(worker.receive, job.artifact.digest, files, workers=list(board.workers))
         self._send(board, job)
 
     def _row(self, job: Job, answer: Mapping[str, Any]) -> Row:

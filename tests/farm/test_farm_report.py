@@ -23,7 +23,7 @@ def test_a_slower_run_is_called_and_a_like_one_is_not(tmp_path: Path) -> None:
     assert changes["pi4-b", "tflite-int8"]["verdict"] == "regression"
     assert changes["pi4-b", "tflite-int8"]["percent"] == pytest.approx(21, abs=5)
     assert found["regressions"] == 1
-    first = next(job for job in found["jobs"] if job["device"] == "orin")
+    first = next(job for job in found["jobs"] if job["device"] == "orin" and job["status"] == "valid")
     assert first["change"] is None and len(first["points"]) == 1
     course = next(job for job in found["jobs"] if job["device"] == "pi4-b")["points"]
     assert len(course) == 8 and course[-1]["p50_ms"] > course[0]["p50_ms"]
@@ -115,3 +115,10 @@ def test_unlike_runs_are_not_compared(tmp_path: Path) -> None:
         row = {"model": "mobilenet_v2", "target": "tflite-int8", "device": "pi", "record": "new-pi"}
         course = report._course(row | {"status": state.VALID}, history)
     assert course["change"]["verdict"] == "not comparable" and "fingerprint" in course["change"]["words"]
+
+
+def test_two_builds_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = farm_fixture.report(tmp_path)
+    assert "<code>" not in page.render_html(found).split("<footer>")[0]
+    found["jobs"].append(found["jobs"][1] | {"sha256": "0123456789" * 6})
+    assert "<code>01234567</code>" in page.render_html(found)
