@@ -14,6 +14,7 @@ from edgekit.bundle.check import read_manifest
 from edgekit.device.bench import Model, find_models
 from edgekit.device.profiles import find_profile
 from edgekit.errors import UsageError
+from edgekit.farm.state import NAME as JOURNAL
 from edgekit.store import sha256_file
 
 
@@ -95,8 +96,11 @@ class Plan:
 def find_artifacts(paths: Sequence[str | Path]) -> list[Artifact]:
     """Artifacts of build directories, bundles and model files, each content and name once.
 
+    Directories of farm runs are passed over: `build/*` is where they lie by default.
+
     Raises: ArtifactError for a path that holds none; UsageError for none at all.
     """
+    paths = [path for path in paths if not Path(path, JOURNAL).is_file()]
     if not paths:
         raise UsageError("farm run: nothing to measure: build directories, bundles or model files")
     found: dict[tuple[str, str, str], Artifact] = {}

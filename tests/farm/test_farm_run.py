@@ -171,6 +171,14 @@ def test_a_line_that_a_kill_cut_short_is_dropped(shelf: Make) -> None:
     assert [json.loads(line)["status"] for line in path.read_bytes().splitlines()[1:]] == ["valid", "valid"]
 
 
+def test_directories_of_earlier_runs_are_passed_over(shelf: Make) -> None:
+    made = shelf(1, 1)
+    made.run()
+    assert [one.model for one in plan.find_artifacts([*made.models, made.out])] == ["model0"]
+    with pytest.raises(UsageError, match="nothing to measure"):
+        plan.find_artifacts([made.out])
+
+
 def test_overlaps_are_seen() -> None:
     def row(job: str, device: str, boot: str, start: int, end: int) -> dict[str, Any]:
         return {"job": job, "device": device, "boot": boot, "start_ns": start, "end_ns": end}
