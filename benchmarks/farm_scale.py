@@ -7,7 +7,8 @@ of which is killed with SIGKILL in the middle and started again.
 
 What the farm costs a job is the time its board stood still between two jobs, and, over the whole run, the
 wall clock beyond the time the busiest board was in use, divided by all jobs. Exclusive use is read from the
-start and end of every record and from the simulated boards' own log. Leaves: results/farm_scale.json and .md.
+start and end of every record and from the simulated boards' own log. Leaves: results/farm_scale.json and .md
+(with --kill farm_scale_kill).
 """
 
 from __future__ import annotations
