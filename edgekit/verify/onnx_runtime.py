@@ -54,9 +54,7 @@ def open_session(data: bytes, where: str, threads: int = 1, **options: Any) -> A
     try:
         import onnxruntime
     except ImportError as error:
-        raise UsageError(
-            f"{where}: ONNX Runtime is not installed: pip install onnxruntime"
-        ) from error
+        raise UsageError(f"{where}: ONNX Runtime is not installed: pip install onnxruntime") from error
     asked = settings(threads)
     chosen = onnxruntime.SessionOptions()
     chosen.intra_op_num_threads = asked["intra_op_threads"]

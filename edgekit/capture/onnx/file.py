@@ -42,9 +42,7 @@ def _onnx() -> Any:
         import onnx.inliner
         import onnx.numpy_helper
     except ImportError as error:
-        raise UsageError(
-            "reading .onnx files: the package onnx is missing: pip install onnx"
-        ) from error
+        raise UsageError("reading .onnx files: the package onnx is missing: pip install onnx") from error
     return onnx
 
 

@@ -45,9 +45,7 @@ def pack(ctx: Context, inputs: list[Tensor], outputs: list[Tensor], about: str) 
         import onnx
         from onnx import helper
     except ImportError as error:
-        raise UsageError(
-            f"{ctx.target.name}: the package onnx is not installed: pip install onnx"
-        ) from error
+        raise UsageError(f"{ctx.target.name}: the package onnx is not installed: pip install onnx") from error
 
     names = _node_names(ctx)
     nodes = [
