@@ -14,7 +14,7 @@ import torch
 import torchvision
 from graphs import ops, outputs, randomize
 from onnx import TensorProto, external_data_helper
-from onnx_files import model, noise, saved
+from onnx_graphs import model, noise, saved
 
 from edgekit.capture import relative_error
 from edgekit.capture.onnx import import_onnx, prove, read
