@@ -230,6 +230,7 @@ def test_a_board_is_held_until_interrupted(pi: Board, tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     assert holder.stdout is not None and holder.stdout.readline() == "pi4-a: held\n"
     refused = edgekit("devices", "unlock", "pi4-a", "--inventory", inventory)

@@ -63,7 +63,13 @@ def test_a_client_that_was_killed_is_resumed(shelf: Make, environment: dict[str,
 
 def test_an_interrupted_run_says_how_to_go_on(shelf: Make, environment: dict[str, str]) -> None:
     made = shelf(2, 5, ms=200.0)
-    client = subprocess.Popen(words(made), env=environment, stderr=subprocess.PIPE, text=True)
+    client = subprocess.Popen(
+        words(made),
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
     assert client.stderr is not None
     assert "valid" in client.stderr.readline()
     client.send_signal(signal.SIGINT)
