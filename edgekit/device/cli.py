@@ -212,19 +212,23 @@ def bench(
 
     models = find_models(paths)
     chosen = load_inventory(inventory).select(device or [HOST])
-    outcomes = measure_all(
-        chosen,
-        {model.name: model.path for model in models},
-        out,
-        progress=lambda board, text: print(f"{board}: {text}", file=sys.stderr, flush=True),
-        profile=profile,
-        minutes=minutes,
-        runtime=runtime,
-        delegate=delegate,
-        threads=threads,
-        wait_s=wait,
-        evaluations={model.name: found for model in models if (found := _evaluation(model, images))},
-    )
+    evaluations = {model.name: found for model in models if (found := _evaluation(model, images))}
+    outcomes: list[Outcome] = []
+    for kind in dict.fromkeys(model.path.suffix for model in models):  # what one runtime takes runs in turns
+        files = {model.name: model.path for model in models if model.path.suffix == kind}
+        outcomes += measure_all(
+            chosen,
+            files,
+            out,
+            progress=lambda board, text: print(f"{board}: {text}", file=sys.stderr, flush=True),
+            profile=profile,
+            minutes=minutes,
+            runtime=runtime,
+            delegate=delegate,
+            threads=threads,
+            wait_s=wait,
+            evaluations={name: found for name, found in evaluations.items() if name in files},
+        )
     _remember(outcomes, models, history)
     for outcome in outcomes:
         _print_outcome(outcome)

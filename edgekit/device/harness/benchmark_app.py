@@ -12,6 +12,7 @@ _FIGURE = re.compile(
     r"(Median|Average|Min|Max|First inference took|Read model took|Compile model took)"
     r":?\s+([0-9.]+) (us|ms|s)\b"
 )
+_START = "import sys; from openvino.tools.benchmark.main import main; sys.exit(main())"
 _COUNT = re.compile(r"Count:\s+(\d+) iterations")
 
 
@@ -49,10 +50,11 @@ class BenchmarkApp(Harness):
     def measure(self, board: Board, task: Task) -> dict[str, FileRun]:
         plan = task.profile
         tool = board.device.tools.get(self.name)
-        start = [tool] if tool else [board.python, "-m", "openvino.tools.benchmark.main"]
+        start = [tool] if tool else [board.python, "-c", _START]
         found = {}
         for name, path in task.files.items():
-            options = ["-m", path, "-d", "CPU", "-api", "sync", "-nstreams", "1", "-infer_precision", "f32"]
+            options = ["-m", path, "-d", "CPU", "-api", "sync", "-hint", "none"]
+            options += ["-nstreams", "1", "-infer_precision", "f32"]
             length = ["-t", str(max(1, round(plan.seconds or plan.max_seconds)))]
             done = board.run([*start, *options, "-nthreads", str(task.threads), *length])
             if done.exit_code:
