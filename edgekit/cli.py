@@ -106,6 +106,9 @@ def build(
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy the artifact may lose, as a fraction; default 0.015.")
     ] = None,
+    tensorflow_check: Annotated[
+        bool, typer.Option("--tensorflow-check", help="Run .tflite files under TensorFlow's interpreter too.")
+    ] = False,
     no_fallback: Annotated[
         bool, typer.Option("--no-fallback", help="Fail when any operator runs outside the delegate.")
     ] = False,
@@ -132,6 +135,7 @@ def build(
         "target": {"names": target or None, "io": io, "dynamic_batch": dynamic_batch or None},
         "verify": {
             "max_top1_drop": max_drop,
+            "tensorflow": tensorflow_check or None,
             "max_partitions": 1 if no_fallback else None,
             "max_undelegated": 0 if no_fallback else None,
         },

@@ -155,6 +155,7 @@ def _gates(facts: Facts, one: Built) -> list[dict[str, Any]]:
         latency=one.latency,
         latency_names=(target.name, target.baseline),
         layers=one.errors,
+        tensorflow=one.tensorflow,
     )
     return [{**gate.as_dict(), "target": target.name} for gate in judge(found, limits)]
 
@@ -307,6 +308,8 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         "fidelity": one.fidelity.as_dict() if one.fidelity is not None else None,
         "layers": _layers(one),
     }
+    if one.tensorflow is not None:
+        content["tensorflow"] = one.tensorflow.as_dict()
     if one.times is not None:
         rows = [_without(asdict(row), "operators") for row in one.times.rows]
         content["times"] = {"total_ms": one.times.total_ms, "method": one.times.method, "rows": rows}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgekit.verify.layer_times import LayerTimes
     from edgekit.verify.layers import LayerError
     from edgekit.verify.runtime_fidelity import RuntimeFidelity
+    from edgekit.verify.tensorflow_check import TensorflowCheck
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Built:
     fidelity: Fidelity | RuntimeFidelity | FloatFidelity | None = None
     errors: list[LayerError] = field(default_factory=list)
     drift: Drift | None = None
+    tensorflow: TensorflowCheck | None = None
     latency: Latency | None = None
     times: LayerTimes | None = None
     pictures: Path | None = None

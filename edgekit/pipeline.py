@@ -180,6 +180,8 @@ def _build(
         proofs.audited(session, one)
         proofs.compared_in_steps(session, job, one)
         proofs.compared_in_answers(session, job, one, reference)
+        if recipe.verify.tensorflow and one.target.format == "tflite":
+            proofs.seconded(session, job, one)
     together = proofs.agreed(session, job, built)
     proofs.timed(session, recipe.device, built, baselines)
     for one in built:

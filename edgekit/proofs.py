@@ -38,7 +38,13 @@ from edgekit.verify.layers import LayerError, layer_errors
 from edgekit.verify.placed import Placed, placed_codes
 from edgekit.verify.runtime import run_model, runtime_version
 from edgekit.verify.runtime_fidelity import RuntimeFidelity, ValueFidelity, runtime_fidelity
-from edgekit.verify.tensorflow_check import require_tensorflow, run_saved_model
+from edgekit.verify.tensorflow_check import (
+    OutputCheck,
+    TensorflowCheck,
+    require_tensorflow,
+    run_saved_model,
+    tensorflow_check,
+)
 
 if TYPE_CHECKING:
     from edgekit.data import ImageSet
@@ -158,6 +164,26 @@ def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages,
         picture.save(directory / f"{index}.png")
     arrays = {index: np.asarray(picture) for index, picture in pictures.items()}
     (directory / "sheet.png").write_bytes(contact_sheet(arrays, flips, job.class_names))
+
+
+def seconded(session: Session, job: Job, one: Built) -> None:
+    """A .tflite file's answers under TensorFlow's own interpreter."""
+
+    def make(directory: Path, _line: Line) -> None:
+        images = next(job.calibration.first(_PROBED).batches(_PROBED))
+        found = tensorflow_check(one.file, images)
+        (directory / "tensorflow.json").write_text(json.dumps(asdict(found)))
+
+    require_tensorflow()
+    key = {
+        "artifact": one.sha256s,
+        "images": job.calibration.identity,
+        "runtimes": [runtime_of(one.target), importlib.metadata.version("tensorflow")],
+    }
+    stage = session.stage("tensorflow", key, make, one.target.name)
+    content = json.loads((stage / "tensorflow.json").read_text())
+    rows = tuple(OutputCheck(**row) for row in content.pop("outputs"))
+    one.tensorflow = TensorflowCheck(outputs=rows, **content)
 
 
 def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:

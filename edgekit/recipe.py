@@ -66,6 +66,7 @@ class Verify:
     max_top1_drop: accuracy the artifact may lose against the float reference, as a fraction.
     min_agreement: share of evaluation images on which float and artifact answer alike.
     min_pairwise_agreement: the same between every two int8 artifacts of one build.
+    tensorflow: run .tflite files under TensorFlow's own interpreter too (extra `tensorflow`).
     max_partitions, max_undelegated, max_transposes: counts, read from the runtime and the file.
     min_int8_share: share of operators that compute in int8, read from the file.
     max_size_bytes: of the model file. max_latency_ratio: p50 of the artifact over p50 of the float file.
@@ -75,6 +76,7 @@ class Verify:
     max_top1_drop: float | None = 0.015
     min_agreement: float | None = None
     min_pairwise_agreement: float | None = 0.99
+    tensorflow: bool = False
     max_partitions: int | None = None
     max_undelegated: int | None = None
     max_transposes: int | None = None

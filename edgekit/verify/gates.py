@@ -19,6 +19,9 @@ from edgekit.verify.fidelity import Fidelity, FloatFidelity
 from edgekit.verify.latency import Latency
 from edgekit.verify.layers import LayerError
 from edgekit.verify.runtime_fidelity import RuntimeFidelity
+from edgekit.verify.tensorflow_check import TensorflowCheck
+
+_RELATIVE = 1e-4  # of a float output, between two interpreters
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Evidence:
     layers: Sequence[LayerError] = ()
     pairwise: Agreement | None = None
     divergences: Mapping[tuple[str, str], Divergence] = field(default_factory=dict)
+    tensorflow: TensorflowCheck | None = None
 
 
 def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Gate]:
@@ -109,6 +113,7 @@ def judge(evidence: Evidence, thresholds: Thresholds | None = None) -> list[Gate
         *_delegation(evidence, limits),
         *_audit(evidence, limits),
         _latency(evidence, limits),
+        _tensorflow(evidence, limits),
         *_pairwise(evidence, limits),
     ]
     return [gate for gate in gates if gate is not None]
@@ -247,6 +252,20 @@ def _latency(evidence: Evidence, limits: Thresholds) -> Gate | None:
     if left:
         hint = f"{left[0]} is not delegated: give it a form the delegate takes"
     return _gate("latency", ok, detail, hint)
+
+
+def _tensorflow(evidence: Evidence, limits: Thresholds) -> Gate | None:
+    """TensorFlow's interpreter with the kernels it takes by itself; its reference kernels are told beside."""
+    found = evidence.tensorflow
+    if found is None or limits.max_lsb is None:
+        return None
+    own = [row for row in found.outputs if row.kernels == "default"]
+    steps = max((row.max_lsb for row in own if row.max_lsb is not None), default=None)
+    relative = max(row.max_relative_error for row in own)
+    ok = steps <= limits.max_lsb if steps is not None else relative <= _RELATIVE
+    apart = f"{steps} LSB" if steps is not None else f"{relative:.1e} relative"
+    detail = f"{apart} apart with its default kernels; {found}"
+    return _gate("tensorflow", ok, detail, "report this: two interpreters disagree on the same file")
 
 
 def _pairwise(evidence: Evidence, limits: Thresholds) -> list[Gate]:
