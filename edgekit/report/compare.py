@@ -71,7 +71,7 @@ class Agreement:
 def speeds(report: dict[str, Any]) -> Speeds | None:
     """The runtimes, fastest first; None unless there are two to compare."""
     found = sorted(report.get("runtimes") or (), key=lambda row: (row["p50_ms"], row["target"]))
-    if len(found) < 2:
+    if len({row["runtime"] for row in found}) < 2:
         return None
     widest = max(max(row["p50_ms"], row.get("p50_high_ms") or 0.0) for row in found) or 1.0
     held, differing, others = _settings(found)
