@@ -1,16 +1,12 @@
 """One store for the folder, so that the second test of a stage finds the first one's result."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from edgekit import cli
-
-HERE = Path(__file__).parent
-NET = f"{HERE / 'small_model.py'}:net"
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+NET = f"{__file__}:net"
 PREPROCESSING = {
     "resolution": 32,
     "resize": 32,

@@ -4,13 +4,13 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import HERE, NET
 from PIL import Image
-from small_model import net
+from small_model import NET, net
 
 import edgekit as package
 from edgekit import store as stores
@@ -47,7 +47,9 @@ def test_no_model_at_all(edgekit, tmp_path):
 
 def test_all_unsupported_operators_are_listed_with_their_modules(edgekit, cache, tmp_path):
     out = tmp_path / "out"
-    line = _refused(edgekit, out, "build", f"{HERE / 'small_model.py'}:rolled", "--out", out, *FEW)
+    line = _refused(
+        edgekit, out, "build", f"{Path(__file__).parent / 'small_model.py'}:rolled", "--out", out, *FEW
+    )
     assert "cumsum" in line
     assert "sort" in line
     assert "at 1" in line

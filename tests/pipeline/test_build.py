@@ -11,8 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import NET
-from small_model import net
+from small_model import NET, net
 
 import edgekit as package
 from edgekit.bundle import check_bundle

@@ -10,8 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import NET
-from small_model import net
+from small_model import NET, net
 
 import edgekit as package
 from edgekit.bundle import check_bundle
