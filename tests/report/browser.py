@@ -12,12 +12,22 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def find() -> str | None:
     """The path of a Chromium, or None."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
+
+
+def require() -> None:
+    """Skip without a Chromium; on the project's own machines its absence is a failure."""
+    if find() is None:
+        if os.environ.get("CI") == "true" or os.environ.get("EDGEKIT_CI"):
+            pytest.fail("no chromium on this machine: apt-get install chromium")
+        pytest.skip("no chromium on this machine: the report was not looked at in a browser")
 
 
 class Browser:

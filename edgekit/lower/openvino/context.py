@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import GraphError
 from edgekit.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.openvino import constants
 from edgekit.lower.openvino.runtime import opset
+from edgekit.lower.table import Check, register
 from edgekit.targets import Target
 
 Output = Any  # openvino.Output: the package is not there at import
 Result = Output | Sequence[Output]
 Lowering = Callable[["Context", Node], Result]
-Check = Callable[[Node, Target], str | None]
 
 LOWERINGS: dict[str, Lowering] = {}
 CHECKS: dict[str, Check] = {}
@@ -56,16 +55,7 @@ def lowers(check: Check | None = None) -> Callable[[Lowering], Lowering]:
     check: says in a few words why a node cannot be lowered and what would be, or None.
     """
 
-    def register(fn: Lowering) -> Lowering:
-        name = fn.__name__.rstrip("_")
-        if name in LOWERINGS:
-            raise GraphError(f"[lower] {name!r} is registered twice")
-        LOWERINGS[name] = fn
-        if check:
-            CHECKS[name] = check
-        return fn
-
-    return register
+    return lambda fn: register(fn, LOWERINGS, CHECKS, check)
 
 
 def moves_codes(node: Node) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import UnsupportedError, UsageError
+from edgekit.errors import UsageError
 from edgekit.ir import Graph, Value
+from edgekit.lower import table
 from edgekit.lower.openvino import (  # noqa: F401 (each fills the lowering table)
     activation,
     convolution,
@@ -48,14 +49,7 @@ def supported(target: Target) -> frozenset[str]:
 
 def unsupported(graph: Graph, target: Target) -> list[str]:
     """One line for every node that cannot be lowered, with its module and what would be accepted."""
-    lines = []
-    for node in graph.nodes:
-        where = f"cannot lower {node.op!r} at {node.source or 'top level'}"
-        if node.op not in LOWERINGS:
-            lines.append(where)
-        elif node.op in CHECKS and (reason := CHECKS[node.op](node, target)):
-            lines.append(f"{where} ({reason})")
-    return lines
+    return table.unsupported(graph, target, LOWERINGS, CHECKS)
 
 
 def lower(
@@ -90,14 +84,8 @@ def build(
     outputs_also: tuple[str, ...] = (),
 ) -> tuple[Context, Any]:
     """What `lower` writes, as an ov.Model, with the record of how it came about."""
-    lines = unsupported(graph, target)
-    if lines:
-        raise UnsupportedError(f"{target.name}: {'; '.join(dict.fromkeys(lines))}")
-    io_dtype = io_dtype or target.io_dtypes[0]
-    if io_dtype not in target.io_dtypes:
-        raise UsageError(
-            f"[target] {io_dtype!r} is no input type of {target.name}: one of {', '.join(target.io_dtypes)}"
-        )
+    table.refuse(unsupported(graph, target), target)
+    io_dtype = table.checked_io(target, io_dtype)
     if dynamic_batch and not graph.batchable:
         raise UsageError(
             f"{target.name}: {graph.name} has a batch of 1 built into its shapes: dynamic_batch=False"

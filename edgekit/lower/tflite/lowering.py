@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import edgekit
-from edgekit.errors import UnsupportedError, UsageError
 from edgekit.ir import Graph, QuantParams, Value
+from edgekit.lower import table
 from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
     activation,
     attention,
@@ -67,14 +67,7 @@ def supported(target: Target) -> frozenset[str]:
 
 def unsupported(graph: Graph, target: Target) -> list[str]:
     """One line for every node that cannot be lowered, with its module and what would be accepted."""
-    lines = []
-    for node in graph.nodes:
-        where = f"cannot lower {node.op!r} at {node.source or 'top level'}"
-        if node.op not in LOWERINGS:
-            lines.append(where)
-        elif node.op in CHECKS and (reason := CHECKS[node.op](node, target)):
-            lines.append(f"{where} ({reason})")
-    return lines
+    return table.unsupported(graph, target, LOWERINGS, CHECKS)
 
 
 def lower(
@@ -90,14 +83,8 @@ def lower(
         same.
     Raises: UnsupportedError naming every node at once, UsageError for an I/O type the target does not take.
     """
-    lines = unsupported(graph, target)
-    if lines:
-        raise UnsupportedError(f"{target.name}: {'; '.join(dict.fromkeys(lines))}")
-    io_dtype = io_dtype or target.io_dtypes[0]
-    if io_dtype not in target.io_dtypes:
-        raise UsageError(
-            f"[target] {io_dtype!r} is no input type of {target.name}: one of {', '.join(target.io_dtypes)}"
-        )
+    table.refuse(unsupported(graph, target), target)
+    io_dtype = table.checked_io(target, io_dtype)
     ctx = Context(graph, target, exposed=frozenset(graph.value(name) for name in outputs_also))
     inputs = [(_key(value), _input(ctx, value, io_dtype)) for value in graph.inputs]
     ctx.run()
