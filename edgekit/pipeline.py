@@ -170,7 +170,7 @@ def _build(
     with session.step("optimize"):
         rewrites = passes.optimize(graph)
     _refuse_unsupported(graph, targets)
-    given = _taken_off(graph)
+    given = _taken_off(session, job, graph)
     reference = _reference(session, job, graph)
     kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
@@ -236,11 +236,12 @@ def _proven(job: Job, file: onnx_file.OnnxFile) -> Graph:
     return graph
 
 
-def _taken_off(graph: Graph) -> Quantized | None:
+def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
     """The scales a quantized file brought along, taken off the graph, which is the float reference then."""
     if not is_given(graph):
         return None
-    annotated = complete(graph)
+    with session.step("complete"):
+        annotated = complete(graph, lambda: _calibration(job))
     for value in graph.values():
         value.quant = None
     return Quantized(annotated, None, None)
@@ -287,8 +288,7 @@ def _quantized(
 
     def make(directory: Path, _line: Line) -> None:
         images = job.calibration.images
-        array = np.concatenate(list(images.batches(_BATCH)))
-        result = quantize(graph, torch.from_numpy(array), settings)
+        result = quantize(graph, _calibration(job), settings)
         result.graph.save(directory / "graph.safetensors")
         save_file({**result.means, _ORDER: result.order}, directory / _MEANS)
         about = {"name": images.name, "n": len(images), "sha256": images.sha256}
@@ -304,6 +304,11 @@ def _quantized(
     directory = session.stage("quantize", key, make, "" if activations == "int8" else activations)
     about = json.loads((directory / "quantize.json").read_text())
     return Quantized(load(directory / "graph.safetensors"), about, directory / _MEANS)
+
+
+def _calibration(job: Job) -> torch.Tensor:
+    """All calibration images, (N, C, H, W) float32."""
+    return torch.from_numpy(np.concatenate(list(job.calibration.images.batches(_BATCH))))
 
 
 def _lowered(

@@ -9,6 +9,7 @@ mean(keepdim) whose only reader flattens it                   -> mean(keepdim=Fa
 from __future__ import annotations
 
 from edgekit.ir import Graph, Node, Value
+from edgekit.passes.rewrite import keep_annotation
 
 
 def canonicalize_pooling(graph: Graph) -> int:
@@ -73,5 +74,6 @@ def _flatten(graph: Graph, node: Node, readers: list[Node]) -> int:
     node.attrs["keepdim"] = False
     node.output.shape = flat
     for reader in readers:
+        keep_annotation(reader.output, node.output)
         graph.replace_uses(reader.output, node.output)
     return 1

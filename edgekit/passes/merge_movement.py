@@ -6,7 +6,7 @@ A reshape that merges into its reader must keep the leading -1 that carries the 
 from __future__ import annotations
 
 from edgekit.ir import Graph, Node, Value
-from edgekit.passes.rewrite import remove_nodes
+from edgekit.passes.rewrite import keep_annotation, remove_nodes
 
 
 def merge_movement(graph: Graph) -> int:
@@ -33,6 +33,7 @@ def merge_movement(graph: Graph) -> int:
         if x.shape == node.output.shape and (
             node.op != "permute" or node.attrs["dims"] == tuple(range(len(x.shape)))
         ):
+            keep_annotation(node.output, x)
             replaced[node.output] = x
             spent.add(node)
             rewrites += 1

@@ -52,6 +52,12 @@ def bias_name(weight: Value) -> str:
     return ".".join(filter(None, (weight.name.removesuffix("weight").rstrip("."), "bias")))
 
 
+def keep_annotation(old: Value, new: Value) -> None:
+    """`new` stands in for `old`, whose numbers are the same: a scale that a file gave stays."""
+    if new.quant is None:
+        new.quant, new.range = old.quant, old.range
+
+
 def remove_nodes(graph: Graph, spent: set[Node]) -> None:
     graph.nodes = [node for node in graph.nodes if node not in spent]
 

@@ -1,15 +1,22 @@
 """A graph that was quantized elsewhere, made complete by our rules.
 
 Enters: a graph whose file annotated some values. Leaves: a copy with every activation and weight annotated;
-scales that the file gives stay, wherever the runtime's rules allow them.
+scales that the file gives stay, wherever the runtime's rules allow them. Tensors that the file leaves in
+float (a stem, the logits) take trimmed ranges from calibration images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph, QuantParams
+from edgekit.ir import Graph, QuantParams, Value
 from edgekit.quantize import rules
+from edgekit.quantize.observers import observe
 from edgekit.quantize.qparams import annotate
+from edgekit.quantize.ranges import ranges_of
 
 
 def is_given(graph: Graph) -> bool:
@@ -17,32 +24,37 @@ def is_given(graph: Graph) -> bool:
     return any(value.quant is not None for value in rules.activations(graph))
 
 
-def complete(graph: Graph) -> Graph:
-    """The annotated copy. Raises QuantizationError naming every tensor that nothing gives a scale."""
+def complete(graph: Graph, images: Callable[[], torch.Tensor] | None = None) -> Graph:
+    """The annotated copy.
+
+    Args:
+        images: gives calibration images (N, C, H, W); called only when something has no scale.
+    Raises: QuantizationError naming every tensor that nothing gives a scale.
+    """
     graph = graph.copy()
     given = {v: v.quant for v in rules.activations(graph) if v.quant is not None}
-    producers, bare = graph.producers(), []
-    for group in rules.groups(graph):
-        ranges = [v.range for v in group if v in given and v.range is not None]
-        for value in group:
-            node = producers.get(value)
-            if value in given or value.is_constant or (node is not None and rules.fixed_range(node.op)):
-                continue
-            if ranges:
-                value.range = (min(low for low, _ in ranges), max(high for _, high in ranges))
-            else:
-                bare.append(value.name)
-    if bare:
-        more = f" and {len(bare) - 3} more" if len(bare) > 3 else ""
+    bare = [group for group in _unknown(graph) if not any(v in given for v in group)]
+    if bare and images is None:
+        names = [group[0].name for group in bare]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise QuantizationError(
-            f"[quantize] {graph.name}: its file quantizes some tensors, but not {', '.join(bare[:3])}{more}: "
-            "a file that quantizes every activation, or the float model"
+            f"[quantize] {graph.name}: its file quantizes some tensors, "
+            f"but not {', '.join(names[:3])}{more}: "
+            "calibration images, a file that quantizes every activation, or the float model"
         )
+    seen = ranges_of(observe(graph, images()), "trim") if bare and images is not None else {}
+    for group in _unknown(graph):
+        ranges = [v.range for v in group if v in given and v.range is not None]
+        ranges = ranges or [seen[v] for v in group if v in seen]
+        for value in group:
+            if value not in given:
+                value.range = (min(low for low, _ in ranges), max(high for _, high in ranges))
     for node in graph.nodes:
         weight = rules.weight_of(node)
         if weight is not None and weight.quant is not None:
             weight.quant = _per_channel(weight.quant, weight.shape, rules.WEIGHT_AXIS[node.op], weight.name)
     annotate(graph)
+    producers = graph.producers()
     for group in rules.groups(graph):
         own = {given[v] for v in group if v in given}
         if len(own) == 1 and rules.fixed_quant(group, producers, "int8") is None:
@@ -50,6 +62,18 @@ def complete(graph: Graph) -> Graph:
             for value in group:
                 value.quant = quant
     return graph
+
+
+def _unknown(graph: Graph) -> list[list[Value]]:
+    """Groups of activations that share a scale, without what is constant or bounded by its op."""
+    producers = graph.producers()
+
+    def known(value: Value) -> bool:
+        node = producers.get(value)
+        return value.is_constant or (node is not None and rules.fixed_range(node.op) is not None)
+
+    found = [[value for value in group if not known(value)] for group in rules.groups(graph)]
+    return [group for group in found if group]
 
 
 def _per_channel(quant: QuantParams, shape: tuple[int, ...], axis: int, name: str) -> QuantParams:

@@ -488,10 +488,23 @@ def test_a_quantized_gemm_turns_its_axis(tmp_path: Path) -> None:
     assert weight.shape == (3, 320) and weight.quant.axis == 0
 
 
-def test_contradicting_scales_are_refused(tmp_path: Path) -> None:
+def test_integers_read_by_another_scale_are_a_product(tmp_path: Path) -> None:
     steps, constants = quantized()
     steps[1] = ("DequantizeLinear", ["xq", "sr", "zx"], ["xd"])
-    with pytest.raises(CaptureError, match="other parameters than its QuantizeLinear at DequantizeLinear_1"):
+    file = read(saved(model(steps, constants), tmp_path))
+    graph = import_onnx(file)
+    assert prove(graph, file) < 1e-3
+    assert ops(graph) == ["mul", "conv2d", "relu", "max_pool2d"]
+    factor, product = graph.nodes[0].inputs[1], graph.nodes[0].output
+    assert factor is not None and factor.data is not None
+    assert float(factor.data) == pytest.approx(0.1 / 0.05, rel=1e-6)
+    assert product.quant is not None and product.quant.scale == (float(np.float32(0.1)),)
+
+
+def test_contradicting_zero_points_are_refused(tmp_path: Path) -> None:
+    steps, constants = quantized()
+    steps[1] = ("DequantizeLinear", ["xq", "sx", "zr"], ["xd"])
+    with pytest.raises(CaptureError, match="another zero point or type than its QuantizeLinear at Dequant"):
         import_onnx(read(saved(model(steps, constants), tmp_path)))
 
 

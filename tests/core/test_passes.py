@@ -13,7 +13,7 @@ from torch import nn
 
 from edgekit.capture import capture
 from edgekit.errors import GraphError
-from edgekit.ir import Graph, Node, Value
+from edgekit.ir import Graph, Node, QuantParams, Value
 from edgekit.passes import FLOAT, Pass, optimize
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm
@@ -578,6 +578,45 @@ def test_new_constant_takes_over_a_name_only_when_it_is_free() -> None:
     assert new_constant(graph, "c.weight", weight.data, replaces=weight).name == "c.weight_1"
     graph.nodes[1].inputs[1] = new_constant(graph, "c.weight", weight.data, replaces=weight)
     assert new_constant(graph, "c.weight", weight.data, replaces=weight).name == "c.weight"
+
+
+# files that were quantized elsewhere
+def line_to_half(high: float | None) -> Graph:
+    """x/6 + 1/2, on a grid from 0 to `high`."""
+    graph = captured(lambda m, x: x * (1 / 6) + 0.5, X)
+    if high is not None:
+        graph.outputs[0].quant, graph.outputs[0].range = QuantParams((high / 255,), (-128,)), (0.0, high)
+    return graph
+
+
+def test_a_line_that_its_grid_clips_is_a_hardsigmoid() -> None:
+    graph = line_to_half(1.0)
+    assert recognize_activation(graph) == 1 and graph.remove_dead() == 1
+    assert ops(graph) == ["hardsigmoid"]
+    torch.testing.assert_close(outputs(graph, X * 4)[0], F.hardsigmoid(X * 4))
+
+
+@pytest.mark.parametrize("high", [None, 1.5])
+def test_a_line_that_nothing_clips_at_one_stays_a_line(high: float | None) -> None:
+    graph = line_to_half(high)
+    assert recognize_activation(graph) == 0 and ops(graph) == ["mul", "add"]
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "fn"),
+    [
+        (canonicalize_pooling, lambda m, x: m.l(x.mean((2, 3), True).flatten(1))),
+        (merge_movement, lambda m, x: x.reshape(x.shape).neg()),
+    ],
+)
+def test_a_scale_behind_a_movement_survives_it(rewrite: Pass, fn: Callable[..., Any]) -> None:
+    graph = captured(fn, X, l=line())
+    (moved,) = [node.output for node in graph.nodes if node.op == "reshape"]
+    moved.quant, moved.range = QuantParams((0.5,), (3,)), (-65.5, 62.0)
+    assert rewrite(graph) == 1
+    graph.remove_dead()
+    assert "reshape" not in ops(graph)
+    assert [value.range for value in graph.values() if value.quant] == [(-65.5, 62.0)]
 
 
 # the whole list

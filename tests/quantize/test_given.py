@@ -13,7 +13,7 @@ SPAN = (-6.0, 6.75)
 
 def graph(weight=None):
     data = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    x, w = Value("x", (1, 2, 2), range=SPAN, quant=GIVEN), Value("w", (3, 4), data=data, quant=weight)
+    x, w = Value("x", (1, 1, 2, 2), range=SPAN, quant=GIVEN), Value("w", (3, 4), data=data, quant=weight)
     flat, y = Value("flat", (1, 4)), Value("y", (1, 3))
     nodes = [Node("reshape", [x], [flat], {"shape": (-1, 4)}), Node("linear", [flat, w, None], [y], {})]
     return Graph([x], [y], nodes)
@@ -31,8 +31,24 @@ def test_moved_tensors_share_the_scale_and_weights_are_per_channel():
 
 
 def test_what_nothing_gives_a_scale_is_named():
-    with pytest.raises(QuantizationError, match="but not y: a file that quantizes every activation"):
+    with pytest.raises(QuantizationError, match="but not y: calibration images, a file that quantizes every"):
         complete(graph())
+
+
+def test_what_the_file_leaves_in_float_takes_its_range_from_images():
+    source = graph()
+    images = torch.randn(8, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    done = complete(source, lambda: images)
+    answers = images.flatten(1) @ source.value("w").data.T
+    low, high = float(answers.min()), float(answers.max())
+    assert done.value("y").range == pytest.approx((low, high), rel=1e-5)
+    assert done.value("x").quant == GIVEN and source.value("y").quant is None
+
+
+def test_images_are_not_asked_for_when_the_file_gives_everything():
+    source = graph()
+    source.outputs[0].quant, source.outputs[0].range = GIVEN, SPAN
+    complete(source, lambda: pytest.fail("nothing is left to calibrate"))
 
 
 def test_weights_with_zero_points_are_refused():

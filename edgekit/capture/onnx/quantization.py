@@ -58,10 +58,9 @@ def quantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any 
 @importer("DequantizeLinear")
 def dequantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any = None) -> Any:
     if isinstance(x, Quantized):
-        same = _params(node, constant(scale, "scales"), zero_point, _dtype(zero_point))
-        if x.value.quant is None or same != x.value.quant:
-            raise Unsupported("DequantizeLinear with other parameters than its QuantizeLinear")
-        return x.value
+        read = _params(node, constant(scale, "scales"), zero_point, _dtype(zero_point))
+        made = x.value.quant
+        return x.value if read == made else _rescaled(imp, x.value, made, read)
     if not isinstance(x, np.ndarray):
         raise Unsupported("DequantizeLinear of a tensor that no QuantizeLinear made")
     scale = constant(scale, "scales")
@@ -76,6 +75,15 @@ def dequantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: An
             params = QuantParams(params.scale, params.zero_point, params.dtype, params.axis % x.ndim)
         imp.remember(data, params)
     return data
+
+
+def _rescaled(imp: Importer, value: Value, made: QuantParams | None, read: QuantParams) -> Value:
+    """The same integers by another scale: a product, and integer arithmetic has none to do for it."""
+    if made is None or (made.zero_point, made.dtype, None) != (read.zero_point, read.dtype, read.axis):
+        raise Unsupported("DequantizeLinear with another zero point or type than its QuantizeLinear")
+    product = imp.emit("mul", (value, read.scale[0] / made.scale[0]))
+    product.quant, product.range = read, span(read)
+    return product
 
 
 def _dtype(zero_point: Any) -> str:
