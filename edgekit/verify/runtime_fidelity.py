@@ -92,7 +92,7 @@ def runtime_fidelity(placed: Placed, images: np.ndarray) -> RuntimeFidelity:
         for node, value, expected in _expected(graph, torch.from_numpy(images[i : i + 1]), own):
             sums.setdefault(value.name, _Sum(node, value)).add(expected, own[value.name])
     rows = tuple(one.row() for one in sums.values())
-    checked = {id(one.node) for one in sums.values()}
+    checked = {id(one.node) for one in sums.values()} & {id(node) for node in graph.nodes}
     unchecked = [f"{n.op} at {n.source}" for n in graph.nodes if id(n) not in checked]
     answers = run_model(placed.file, images)
     meant = np.stack([_meant(graph, torch.from_numpy(images[i : i + 1])) for i in range(len(images))])
@@ -156,11 +156,12 @@ def _by_op(rows: tuple[ValueFidelity, ...]) -> dict[str, dict[str, Any]]:
 
 
 def _readable(placed: Placed) -> list[str]:
+    graph = placed.graph
+    made = [(value, node.op) for node in graph.nodes for value in node.outputs]
     names = [
         value.name
-        for node in placed.graph.nodes
-        for value in node.outputs
-        if (value.quant is not None or node.op == "clamp") and value.name in placed.tensors
+        for value, op in [*((value, "input") for value in graph.inputs), *made]
+        if (value.quant is not None or op == "clamp") and value.name in placed.tensors
     ]
     if not names:
         raise ArtifactError("fidelity: the file holds no value that the graph quantizes: an int8 file of it")
@@ -168,8 +169,15 @@ def _readable(placed: Placed) -> list[str]:
 
 
 def _expected(graph: Graph, image: Tensor, actual: dict[str, Tensor]) -> Iterator[tuple[Node, Value, Tensor]]:
-    """(node, value, the codes its meaning gives) for every value in `actual`, in order."""
-    env: dict[Value, Tensor] = {value: _on_grid(value, image) for value in graph.inputs}
+    """(node, value, the codes its meaning gives) for every value in `actual`, in order.
+
+    The input is one of them: a saturated picture lies on the edge between two steps wherever it is saturated.
+    """
+    env: dict[Value, Tensor] = {}
+    for value in graph.inputs:
+        env[value] = actual.get(value.name, _on_grid(value, image))
+        if value.name in actual and value.quant is not None:
+            yield Node("input", [], [value], {}, ""), value, quantize_reals(image, value.quant)
     last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
     with torch.inference_mode():
         for i, node in enumerate(graph.nodes):

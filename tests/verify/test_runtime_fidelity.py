@@ -12,7 +12,7 @@ from onnx import TensorProto
 from onnx_files import OnnxFile, serialized
 
 from edgekit.errors import ArtifactError
-from edgekit.ir import Graph, Node, Value, run
+from edgekit.ir import Graph, Node, QuantParams, Value, run
 from edgekit.quantize import annotate
 from edgekit.verify.gates import Evidence, judge
 from edgekit.verify.integers import weight_codes
@@ -113,6 +113,21 @@ def test_a_wrong_weight_is_found_where_it_is(kind):
     assert later and all(row.max_lsb <= 1 for row in later)
     (gate,) = judge(Evidence(fidelity=found))
     assert not gate.ok and "conv2d at features.0" in gate.detail
+
+
+def test_a_saturated_picture_may_be_rounded_either_way():
+    """The edges of a symmetric range lie between two steps: one step of the input is several of its sum."""
+    graph = _graph()
+    x = graph.inputs[0]
+    x.quant, x.range = QuantParams((float(np.float32(3.999 / 255)),), (0,)), (-2.0, 2.0)
+    places, pictures = PLACES["onnx"][1], np.sign(IMAGES) * np.float32(2.0)
+    file = _file(graph)
+    x.quant = QuantParams(x.quant.scale, (-1,))  # as if the runtime rounded all of them the other way
+    read = runtime_fidelity(Placed(graph, file, {**places, "input": "input/integers"}), pictures)
+    assert read.max_lsb == 1 and read.checked_ops == 3 and read.by_op["input"]["mismatch_share"] > 0.9
+    assert read.by_op["conv2d"]["max_lsb"] == 0
+    blind = runtime_fidelity(Placed(graph, file, places), pictures)
+    assert blind.by_op["conv2d"]["mismatch_share"] > 0.1
 
 
 def test_a_value_without_a_place_is_checked_with_the_next():
