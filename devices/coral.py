@@ -27,4 +27,11 @@ KIND = Kind(
         "own package repository, see coral.ai/docs/setup",
     },
     delegate={"litert": "libedgetpu.so.1"},
+    compiled={
+        "libedgetpu.so.1": (
+            b"edgetpu-custom-op",
+            "it runs on the processor: edgetpu_compiler makes the file for the Edge TPU (`edgekit check` "
+            "says how much of it), --delegate xnnpack measures the processor",
+        )
+    },
 )

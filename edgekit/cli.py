@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import sys
 import traceback
 from pathlib import Path
@@ -175,6 +176,38 @@ def inspect(
     from edgekit import finished
 
     finished.inspect(path)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A .tflite file, or a build directory.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="What will run it: edgetpu.")] = "edgetpu",
+    log: Annotated[
+        Path | None, typer.Option("--log", help="edgetpu_compiler's log of the file, to compare with.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list of files.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say which operators an accelerator will take and why it leaves the others, before compiling for it.
+
+    Exit code 1 when it leaves any. With --log the compiler's word counts.
+    """
+    from edgekit import finished
+
+    if target != "edgetpu":
+        raise UsageError(f"check --target {target}: not an accelerator whose rules are known: edgetpu")
+    found = finished.check(path, log)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        from edgekit.report.preflight import print_preflight
+
+        for content in found:
+            print_preflight(content)
+    left = {content["file"]: (content["compiler"] or content)["on_cpu"] for content in found}
+    if any(left.values()):
+        said = ", ".join(f"{file}: {count}" for file, count in left.items() if count)
+        raise GateError(f"check: operators that stay on the processor: {said}")
 
 
 @app.command()

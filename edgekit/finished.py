@@ -1,10 +1,10 @@
-"""What can be done with a build directory afterwards: inspect it, render its pages again, reproduce it."""
+"""What can be done with a build directory afterwards: inspect, check, render its pages again, reproduce."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,53 @@ def inspect(path: Path) -> None:
     from edgekit.verify.audit import audit
     from edgekit.verify.delegation import delegation
 
-    kinds = (".tflite", ".onnx", ".xml")
+    for file in _models(path, ".tflite", ".onnx", ".xml"):
+        print_audit(audit(file).as_dict(), str(file), delegation=delegation(file).as_dict())
+
+
+def check(path: Path, log: Path | None = None) -> list[dict[str, Any]]:
+    """What edgetpu_compiler will map of a .tflite file, or of every one of a build directory.
+
+    Args:
+        log: what the compiler said of that file, to hold the prediction against.
+    Returns: for each file the preflight's dict with "file", "target", "compiler" (the log's content, or None)
+        and "differences" (None without a table to compare with).
+    """
+    from edgekit.device.harness.edgetpu_compiler import parse_edgetpu_compiler
+    from edgekit.verify.edgetpu import differences, preflight
+
+    files = _models(path, ".tflite")
+    if log is not None and len(files) > 1:
+        raise UsageError(
+            f"--log {log}: {path} holds {len(files)} .tflite files: the one file it was written for"
+        )
+    try:
+        compiled = parse_edgetpu_compiler(log.read_text(encoding="utf-8", errors="replace")) if log else None
+    except OSError as error:
+        raise ArtifactError(f"{log}: cannot be read ({error.strerror}): a log of edgetpu_compiler") from error
+    found = []
+    for file in files:
+        predicted = preflight(file)
+        counts = compiled.counts() if compiled else {}
+        found.append(
+            {
+                "file": str(file),
+                "target": "edgetpu",
+                **predicted.as_dict(),
+                "compiler": asdict(compiled) if compiled else None,
+                "differences": [asdict(row) for row in differences(predicted, counts)] if counts else None,
+            }
+        )
+    return found
+
+
+def _models(path: Path, *kinds: str) -> list[Path]:
+    """The file itself, or the models of a build directory."""
     found = [file for file in sorted(path.glob("**/model*")) if file.suffix in kinds]
     files = found if path.is_dir() else [path]
     if not files:
-        raise ArtifactError(f"{path}: no model in it: a build directory, or a .tflite, .onnx or .xml file")
-    for file in files:
-        print_audit(audit(file).as_dict(), str(file), delegation=delegation(file).as_dict())
+        raise ArtifactError(f"{path}: no model in it: a build directory, or a {' or '.join(kinds)} file")
+    return files
 
 
 def read_report(directory: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ ONLY_IN: dict[str, set[str]] = {
     "onnxruntime": {"edgekit.verify", "edgekit.device.harness"},
     "onnx": {"edgekit.lower.onnx", "edgekit.capture.onnx"},
     "onnxsim": {"edgekit.lower.onnx"},
-    "openvino": {"edgekit.lower.openvino", "edgekit.verify"},
+    "openvino": {"edgekit.lower.openvino", "edgekit.verify", "edgekit.device.harness"},
     "nncf": {"edgekit.lower.openvino"},
     "distributed": {"edgekit.farm"},
     "dask": {"edgekit.farm"},

@@ -33,6 +33,8 @@ class Kind:
         base: directory to work under; None for the transport's own.
         install: harness name -> the command that installs what it needs, for `doctor`.
         delegate: the delegate of each harness that a figure must prove, unless the caller asks for another.
+        compiled: delegate -> what a file compiled for it holds, and what to do with one that does not: for a
+            delegate that takes nothing else.
     """
 
     name: str
@@ -43,6 +45,16 @@ class Kind:
     base: str | None = None
     install: Mapping[str, str] = field(default_factory=dict)
     delegate: Mapping[str, str] = field(default_factory=dict)
+    compiled: Mapping[str, tuple[bytes, str]] = field(default_factory=dict)
+
+    def unfit(self, path: Path, delegate: str) -> str | None:
+        """Why the delegate can take nothing of a file, where the file alone says so."""
+        if delegate not in self.compiled:
+            return None
+        holds, cure = self.compiled[delegate]
+        if holds in path.read_bytes():
+            return None
+        return f"not compiled for {delegate} (no {holds.decode()} in it): {cure}"
 
     def harness(self, name: str) -> Harness:
         """Raises: UsageError for one this kind does not have."""

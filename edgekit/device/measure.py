@@ -8,7 +8,6 @@ is not repeated.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from typing import Any
 import edgekit
 from edgekit.device import statistics
 from edgekit.device.drift import Evaluation, drift
-from edgekit.device.harness import Board, FileRun, Harness, Runtime, Task
+from edgekit.device.harness import Board, FileRun, Harness, Runtime, Task, model_files, model_sha256
 from edgekit.device.inventory import Device
 from edgekit.device.kinds import Kind, find_kind
 from edgekit.device.probe import Sample, fingerprint_id, split_facts
@@ -172,6 +171,9 @@ def _existing(files: Mapping[str, str | Path]) -> dict[str, Path]:
     for path in paths.values():
         if not path.is_file():
             raise ArtifactError(f"{path}: there is no such file: a model file")
+        for part in model_files(path):
+            if not part.is_file():
+                raise ArtifactError(f"{path}: {part.name} is missing: the .xml with its .bin beside it")
     return paths
 
 
@@ -201,7 +203,7 @@ def _measure(request: _Request, board: Board) -> Result:
     if delegate not in harness.delegates and not delegate.startswith("lib"):
         raise UsageError(f"delegate {delegate!r}: {harness.name} has {', '.join(harness.delegates)}")
     say("push")
-    remote = {name: _push(board, path) for name, path in request.files.items()}
+    remote = {name: board.push(path) for name, path in request.files.items()}
     task = Task(remote, request.profile, request.threads, delegate, request.profile.sustained)
     notes, attempts, first = [], 0, probe.now(board.transport)
     while True:
@@ -266,15 +268,6 @@ def _measure(request: _Request, board: Board) -> Result:
     )
 
 
-def _push(board: Board, path: Path) -> str:
-    """The model's path on the board; OpenVINO's weights travel under the same stem."""
-    if path.suffix != ".xml":
-        return board.transport.push(path)
-    stem = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    board.transport.push(path.with_suffix(".bin"), f"{stem}.bin")
-    return board.transport.push(path, f"{stem}.xml")
-
-
 def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _Series:
     """Every process of the profile, with a sampler beside it, and what makes it invalid."""
     probe, plan, limits = request.kind.probe, request.profile, request.device.limits
@@ -296,7 +289,9 @@ def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _
     heat = telemetry_reasons(before, series.during, series.after, limits.max_temperature_c)
     if not plan.sustained:  # what heat does is what a sustained run is for
         series.reasons += heat
-    proof = missing or _delegate_reasons(runs, task.delegate)
+    unfit = {name: request.kind.unfit(path, task.delegate) for name, path in request.files.items()}
+    proof = [f"{name}: {reason}" for name, reason in unfit.items() if reason]
+    proof += missing or _delegate_reasons(runs, task.delegate)
     series.reasons += proof
     series.hopeless = bool(proof) or plan.sustained
     return series
@@ -347,10 +342,9 @@ def _row(
 ) -> dict[str, Any]:
     """One file's section."""
     runs = series.runs[name]
-    data = path.read_bytes()
     row: dict[str, Any] = {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "size_bytes": len(data),
+        "sha256": model_sha256(path),
+        "size_bytes": sum(part.stat().st_size for part in model_files(path)),
         "format": path.suffix.lstrip("."),
         "delegate": runs[0].delegate if runs else "none",
         "partitions": runs[0].partitions if runs else None,

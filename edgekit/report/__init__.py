@@ -11,6 +11,7 @@
     card.py       MODEL_CARD.md of a bundle
     terminal.py   progress of a build, the summary at its end, the list of models
     inspect.py    what a model file is, for `edgekit inspect`
+    preflight.py  what an Edge TPU will take of it, for `edgekit check`
 
 In: plain data only, no torch and no graph. The keys beyond the contract are optional, and what is not there
 is left out of the page; README.md beside this file lists them.

@@ -5,6 +5,7 @@ One module a question; nothing is imported here, so that a fresh latency process
     runtime        images in, logits out, for .tflite, .onnx and .xml       (one face, three runtimes)
     audit          what is executed: operators, types, bytes, MACs          (from the file or its runtime)
     delegation     what the runtime takes over, what it leaves in float     (asked of the runtime)
+    edgetpu        what edgetpu_compiler will map, why not the rest         (Coral's rules against the file)
     fidelity       every operator against its integer formula, in LSB       (LiteRT against graph)
     runtime_fidelity  every quantized value against the graph's meaning     (the others against graph)
     agreement      whether artifacts answer alike, and where they part      (runtime against runtime)

@@ -82,8 +82,9 @@ def test_benchmark_app_in_microseconds_and_milliseconds() -> None:
         (
             parse_edgetpu_compiler,
             "Edge TPU Compiler version 16.0\nModel not quantized",
-            "Model not quantized",
+            "Model not quantized: a fully 8-bit model",
         ),
+        (parse_edgetpu_compiler, "ADD 1 Mapped to Edge TPU", "a log that names the compiler's version"),
     ],
 )
 def test_logs_that_end_badly(parse: object, log: str, message: str) -> None:
@@ -111,6 +112,26 @@ def test_edgetpu_compiler_when_everything_is_mapped() -> None:
         )
     )
     assert (found.on_tpu, found.on_cpu, found.reasons) == (267, 0, [])
+
+
+def test_edgetpu_compilers_log_file() -> None:
+    """A table and nothing else; one operator may stand in it twice."""
+    found = parse_edgetpu_compiler(text("edgetpu_operations"))
+    assert (found.on_tpu, found.on_cpu, found.subgraphs) == (1, 3, None)
+    assert found.on_chip_bytes is found.on_chip_left_bytes is found.off_chip_bytes is None
+    twice = text("edgetpu_operations") + "CONV_2D  4  More than one subgraph is not supported\n"
+    assert parse_edgetpu_compiler(twice).counts() == {
+        "CONV_2D": (1, 4),
+        "MEAN": (0, 1),
+        "FULLY_CONNECTED": (0, 1),
+        "HARD_SWISH": (0, 1),
+    }
+
+
+def test_edgetpu_compiler_that_was_not_asked_for_the_table() -> None:
+    log = "\n".join(line for line in text("edgetpu_compiler").splitlines() if not re.search(r" \d+  ", line))
+    found = parse_edgetpu_compiler(log)
+    assert (found.on_tpu, found.on_cpu, found.counts()) == (264, 3, {})
 
 
 def test_tegrastats() -> None:

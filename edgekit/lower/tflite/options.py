@@ -1,4 +1,4 @@
-"""The options of a .tflite file's operators, which the checked reader leaves unread: bytes -> one dict each.
+"""The options of a .tflite file's operators, of which the checked reader takes few: bytes -> one dict each.
 
 For files this package wrote: offsets are followed without checking. A foreign file goes through
 `reader.read_model` first.

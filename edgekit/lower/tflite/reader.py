@@ -2,16 +2,16 @@
 
 Every offset, length and index is checked before it is followed, so a truncated or foreign file ends in
 one ArtifactError and never in a traceback or in the runtime's native code. Only what proofs need is read:
-tensors with their quantization, constants, operators, signatures and metadata names; operator options stay
-unread. Slot numbers are those of the TFLite schema (version 3).
+tensors with their quantization, constants, operators with the options of _OPTIONS, signatures and metadata
+names. Slot numbers are those of the TFLite schema (version 3).
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,16 @@ _OTHER_DTYPES = {
     for name, code in vars(schema.TensorType).items()
     if not name.startswith("_") and code not in _DTYPES
 }
+# options table -> option -> its slot, type and default
+_OPTIONS: dict[int, dict[str, tuple[int, str, int]]] = {
+    schema.BuiltinOptions.Pool2DOptions: {"fused_activation": (5, "<b", 0)},
+    schema.BuiltinOptions.ConcatenationOptions: {"fused_activation": (1, "<b", 0)},
+    schema.BuiltinOptions.Conv2DOptions: {"dilation_w": (4, "<i", 1), "dilation_h": (5, "<i", 1)},
+    schema.BuiltinOptions.DepthwiseConv2DOptions: {"dilation_w": (5, "<i", 1), "dilation_h": (6, "<i", 1)},
+    schema.BuiltinOptions.FullyConnectedOptions: {"weights_format": (1, "<b", 0)},
+    schema.BuiltinOptions.PackOptions: {"axis": (1, "<i", 0)},
+    schema.BuiltinOptions.StridedSliceOptions: {"ellipsis_mask": (2, "<i", 0), "new_axis_mask": (3, "<i", 0)},
+}
 _LARGEST_RATIO = 2.0**30
 _WORK_PER_BYTE = 8  # a file that makes us visit more than this is built to hurt
 
@@ -61,6 +71,7 @@ class Tensor:
     zero_point: np.ndarray  # int64 (S,)
     axis: int
     raw: np.ndarray | None  # uint8 view into the file
+    is_static: bool = True  # no dimension is left to the one who calls
 
     @property
     def is_constant(self) -> bool:
@@ -95,6 +106,7 @@ class Operator:
     name: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    options: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -277,9 +289,8 @@ def _subgraph(table: _Table, codes: list[str], buffers: list[np.ndarray]) -> Sub
         code = entry.number(0, "<I")
         if code >= len(codes):
             raise _Broken(f"operator {i} has code {code}, there are {len(codes)}")
-        operators.append(
-            Operator(i, codes[code], checked(entry.integers(1), -1), checked(entry.integers(2), 0))
-        )
+        read, written = checked(entry.integers(1), -1), checked(entry.integers(2), 0)
+        operators.append(Operator(i, codes[code], read, written, _options(entry)))
     graph = Subgraph(
         table.text(4),
         tensors,
@@ -292,6 +303,13 @@ def _subgraph(table: _Table, codes: list[str], buffers: list[np.ndarray]) -> Sub
     for operator in graph.operators:
         _check_scales(graph, operator)
     return graph
+
+
+def _options(entry: _Table) -> dict[str, int]:
+    known, table = _OPTIONS.get(entry.number(3, "<B")), entry.table(4)
+    if known is None or table is None:
+        return {}
+    return {name: table.number(slot, kind, default) for name, (slot, kind, default) in known.items()}
 
 
 def _check_order(graph: Subgraph, variables: set[int]) -> None:
@@ -353,4 +371,5 @@ def _tensor(index: int, table: _Table, buffers: list[np.ndarray]) -> Tensor:
         expected = int(np.prod(shape, dtype=object)) * np.dtype(known[1]).itemsize if shape else None
         if expected is not None and expected != raw.size:
             raise _Broken(f"tensor {name!r} needs {expected} bytes, its buffer has {raw.size}")
-    return Tensor(index, name, shape, dtype, scale, zero_point, axis, raw)
+    is_static = all(size >= 0 for size in table.integers(7))
+    return Tensor(index, name, shape, dtype, scale, zero_point, axis, raw, is_static)
