@@ -1,7 +1,7 @@
-"""A Raspberry Pi over ssh: LiteRT or ONNX Runtime on its processor, throttling by vcgencmd."""
+"""A Raspberry Pi over ssh: LiteRT, ONNX Runtime or OpenVINO on its processor, throttling by vcgencmd."""
 
 from edgekit.device.harness.benchmark_model import BENCHMARK_MODEL
-from edgekit.device.harness.script import LITERT, ONNXRUNTIME
+from edgekit.device.harness.script import LITERT, ONNXRUNTIME, OPENVINO
 from edgekit.device.kinds import Kind
 from edgekit.device.probe import Probe, linux
 
@@ -15,12 +15,18 @@ KIND = Kind(
     name="raspberry_pi",
     title="Raspberry Pi",
     transports=("ssh", "local"),
-    harnesses=(LITERT, ONNXRUNTIME, BENCHMARK_MODEL),
+    harnesses=(LITERT, ONNXRUNTIME, OPENVINO, BENCHMARK_MODEL),
     probe=Probe(facts=(linux.FACTS, FACTS), sample=(linux.SAMPLE, SAMPLE), lock=linux.LOCK, undo=linux.UNDO),
     install={
         "litert": "python3 -m pip install ai-edge-litert   (Python 3.8 and older: tflite-runtime)",
         "onnxruntime": "python3 -m pip install onnxruntime",
+        "openvino": "python3 -m pip install openvino   (a 64-bit system)",
         "benchmark_model": "a build of LiteRT's benchmark_model; its path as tools.benchmark_model",
     },
-    delegate={"litert": "xnnpack", "onnxruntime": "cpu", "benchmark_model": "xnnpack"},
+    delegate={
+        "litert": "xnnpack",
+        "onnxruntime": "cpu",
+        "openvino": "CPU",
+        "benchmark_model": "xnnpack",
+    },
 )

@@ -117,7 +117,7 @@ def _host_outputs(
         board = Board(transport, device)
         try:
             runtime = harness.check(board)
-            found = harness.outputs(board, transport.push(local), inputs, task, into)
+            found = harness.outputs(board, board.push(local), inputs, task, into)
         except DeviceError as error:
             raise InfrastructureError(
                 f"this machine cannot compute the reference ({error}): the board's runtime here too",

@@ -30,6 +30,9 @@ def figures(runs: Sequence[FileRun]) -> dict[str, Any]:
     for name in ("init", "first"):
         times = [value for run in runs if (value := getattr(run, f"{name}_ns")) is not None]
         content[f"{name}_ms"] = float(np.median(times)) / 1e6 if times else None
+    if not raw:
+        medians = [_median(run) for run in runs]
+        content |= {"process_p50_ms": medians} if np.isfinite(medians).all() else {}
     return content
 
 

@@ -1,7 +1,8 @@
-"""Is run B slower than run A? Two records with raw samples in, a verdict with its evidence out.
+"""Is run B slower than run A? Two records in, a verdict with its evidence out.
 
 The unit is the fresh process, not the sample: samples of one process share its memory layout and its luck,
-and a test over samples calls most identical runs different. A difference is called when both hold:
+and a test over samples calls most identical runs different. So a tool that gives no samples but a median in
+each process gets a verdict too. A difference is called when both hold:
 
 - the change of p50 (the median over processes of each one's median) exceeds max(3 %, 3 x noise);
 - an exact permutation test over the ranks of the process medians gives a two-sided p < 0.05. Ranks, because
@@ -279,12 +280,25 @@ def _notes(a: Record, b: Record, free: frozenset[str], noise: Noise) -> list[str
         notes.append(f"delegate partitions {parts[0]} and {parts[1]}")
     if a["artifact"]["sha256"] == b["artifact"]["sha256"]:
         notes.append("the same artifact twice")
+    notes += dict.fromkeys(text for record in (a, b) if (text := _without_samples(record)))
     if not noise.of_device:
         notes.append(
             f"how much this device changes between runs is not known: {MIN_FREEDOM + 1} more stored runs "
             f"of one artifact under these conditions tell"
         )
     return notes
+
+
+def _without_samples(record: Record) -> str | None:
+    """What a record without raw samples cannot tell."""
+    if record["samples_ns"]:
+        return None
+    if record["latency"].get("process_p50_ms"):
+        return (
+            f"{record['harness']['name']} gives no raw samples: compared are the medians it reports for each "
+            f"process; a p99 with its interval needs samples"
+        )
+    return f"{record['run']} has neither raw samples nor medians of its processes: measure it again"
 
 
 def _words(verdict: str, change: float, p: float | None, threshold: float, processes: tuple[int, int]) -> str:

@@ -67,6 +67,11 @@ def _check_samples(record: Record, where: str) -> None:
         raise UsageError(
             f"{where}: {len(runs)} processes in samples_ns, {latency['processes']} in latency: as many"
         )
+    medians = latency.get("process_p50_ms")
+    if medians and len(medians) != latency["processes"]:
+        raise UsageError(
+            f"{where}: {len(medians)} medians in process_p50_ms, {latency['processes']} processes: as many"
+        )
 
 
 def _finite(value: Any) -> bool:

@@ -67,6 +67,7 @@ def records_of(
     for name, file in measured.items():
         figures = file["figures"]
         runs = [list(run) for run in samples.get(name, ()) if run]
+        medians = figures.get("process_p50_ms", [])  # of a tool that gives no samples
         model, target = (names or {}).get(name, (name, file["format"]))
         parts = [content["run"], device["id"], *([name] if len(measured) > 1 else [])]
         records.append(
@@ -93,7 +94,8 @@ def records_of(
                 "harness": {"name": runtime["harness"], "version": content["harness_version"]},
                 "latency": {
                     **{key: figures[key] for key in ("p50_ms", "p90_ms", "p99_ms", "n")},
-                    "processes": len(runs) or int(content["profile"]["processes"]),
+                    **({"process_p50_ms": medians} if medians else {}),
+                    "processes": len(runs or medians) or int(content["profile"]["processes"]),
                 },
                 "samples_ns": runs,
                 "init_ms": figures["init_ms"],

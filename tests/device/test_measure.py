@@ -130,6 +130,7 @@ def test_a_tool_with_summaries_gives_what_it_has(
     assert (
         row["figures"]["p50_ms"] == 42.405 and row["figures"]["p99_ms"] is None and not row["figures"]["raw"]
     )
+    assert row["figures"]["process_p50_ms"] == [42.405, 42.405]
     assert row["partitions"] == 33 and row["delegate"] == "xnnpack" and result.samples["a"] == [[], []]
     assert row["memory"]["peak_bytes"] == int(27.5859 * 2**20) and row["drift"] is None
     assert "gives no outputs" in result.content["validity"]["notes"][-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,28 @@ def test_process_medians_do_without_raw_samples() -> None:
     bare["latency"]["process_p50_ms"] = [2.0, 2.1, 2.2, 2.3, 2.4]
     assert process_medians(bare).tolist() == [2.0, 2.1, 2.2, 2.3, 2.4]
     assert process_medians(record("run-b", [[1_000_000, 3_000_000], [5_000_000]])).tolist() == [2.0, 5.0]
+
+
+def test_medians_that_a_tool_reports_are_judged_like_those_of_samples() -> None:
+    """The same verdict, p and interval with the samples taken away, and a note on what that costs."""
+
+    def bare(content: dict[str, Any]) -> dict[str, Any]:
+        latency = content["latency"] | {"process_p50_ms": process_medians(content).tolist()}
+        return content | {"samples_ns": [], "latency": latency}
+
+    a, b = record("run-a"), record("run-b", [[int(v * 1.05) for v in run] for run in FLAT])
+    judged, reported = compare(a, b), compare(bare(a), bare(b))
+    assert reported.verdict == "regression" and reported.processes == (5, 5)
+    (note,) = set(reported.notes) - set(judged.notes)
+    assert note.startswith("litert gives no raw samples") and "p99" in note
+    assert reported.as_dict() == judged.as_dict() | {"notes": reported.notes}
+
+
+def test_a_record_without_medians_says_why_it_gets_no_verdict() -> None:
+    a, b = record("run-a") | {"samples_ns": []}, record("run-b")
+    verdict = compare(a, b)
+    assert verdict.verdict == "no verdict" and verdict.processes == (1, 5)
+    assert "run-a has neither raw samples nor medians of its processes: measure it again" in verdict.notes
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,16 @@ def test_each_file_is_a_record_and_names_are_the_callers(tmp_path: Path) -> None
     assert len(load(write(tmp_path, content, samples))) == 2
 
 
+def test_medians_of_a_tool_without_samples_arrive(tmp_path: Path) -> None:
+    medians = [2.0, 2.1, 2.2, 2.3]
+    figures = FIGURES | {"raw": False, "process_p50_ms": medians}
+    [record] = load(write(tmp_path, result(int8=measured("a", figures)), {"int8": [[], [], [], []]}))
+    assert record["latency"]["process_p50_ms"] == medians and record["latency"]["processes"] == 4
+    with History(tmp_path / "h.sqlite") as store:
+        store.add(record)
+        assert compare(store.get(record["run"]), record).p_value == 1.0
+
+
 def test_invalid_and_emulated_results_are_refused() -> None:
     a, b = result("run-a"), result("run-b")
     b["validity"] |= {"status": "INVALID", "reasons": ["throttled"]}

@@ -208,6 +208,7 @@ def test_default_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ({"latency__p50_ms": float("nan")}, "not finite"),
         ({"latency__p50_ms": 0}, "latency.p50_ms"),
         ({"latency__processes": 3}, "5 processes in samples_ns, 3 in latency"),
+        ({"latency__process_p50_ms": [2.0]}, "1 medians in process_p50_ms, 5 processes"),
         ({"samples_ns": [[1], []]}, r"samples_ns\.1: no samples"),
         ({"samples_ns": [[1.5]]}, r"samples_ns\.0: a sample is no positive integer"),
         ({"validity": {"ok": False, "reasons": []}}, "without a reason"),

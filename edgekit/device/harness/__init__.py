@@ -39,6 +39,12 @@ class Board:
         """Where a tool lies on the board: the inventory's path, or its name for PATH to find."""
         return self.device.tools.get(name, name)
 
+    def push(self, model: Path) -> str:
+        """A model's path on the board, with the weights of an OpenVINO file beside it."""
+        stem = model_sha256(model)[:16]
+        places = [self.transport.push(part, stem + part.suffix) for part in model_files(model)]
+        return places[0]
+
     def run(self, argv: Sequence[str], timeout: float | None = None) -> Completed:
         """Run a command with the inventory's environment, for at most its wall time."""
         given = [f"{name}={value}" for name, value in self.device.env.items()]
@@ -95,11 +101,16 @@ class Memory:
 
 @dataclass(frozen=True)
 class Outputs:
-    """arrays: an .npz on this machine with "0", "1", ... (N, ...); sha256 over them as the board had them."""
+    """arrays: an .npz on this machine with "0", "1", ... (N, ...); sha256 over them as the board had them.
+
+    delegate and partitions are what ran, as in FileRun.
+    """
 
     arrays: Path
     sha256: str
     count: int
+    delegate: str
+    partitions: int | None
 
 
 class Harness:
@@ -132,6 +143,19 @@ class Harness:
     def outputs(self, board: Board, path: str, inputs: Path, task: Task, into: Path) -> Outputs | None:
         """Inputs through the file on the board, or None for a tool that keeps its outputs to itself."""
         return None
+
+
+def model_files(path: Path) -> list[Path]:
+    """What makes the model: an OpenVINO .xml has its weights in a .bin of the same stem."""
+    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+
+
+def model_sha256(path: Path) -> str:
+    """sha256 over the bytes of all its files, as `cat model.xml model.bin | sha256sum` gives it."""
+    digest = hashlib.sha256()
+    for part in model_files(path):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
 
 
 def failed(board: Board, done: Completed, accepted: str) -> DeviceJobError:

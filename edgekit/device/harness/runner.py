@@ -2,7 +2,8 @@
 
     python3 runner.py JOB      prints one JSON object as its last line
 
-JOB: {"mode", "runtime": "litert" | "onnxruntime", "files": {name: path}, "threads", "delegate", "seed", ...}
+JOB: {"mode", "runtime", "files": {name: path}, "threads", "delegate", "seed", ...}
+with runtime "litert", "onnxruntime" or "openvino", and as mode
     check      versions of Python, numpy and the runtime; with "delegate", whether it can be had
     measure    raw nanoseconds of every file in turns (A B, B A): "samples", "seconds", "max_seconds",
                "warmup", "warmup_seconds"; with "starts", when each sample began
@@ -144,6 +145,60 @@ class OnnxModel:
         return {"partitions": None, "delegate": self._words.get(first, first)}
 
 
+class OpenVino:
+    def __init__(self):
+        import openvino
+
+        self.name = "openvino"
+        self.module = openvino
+        self.core = openvino.Core()
+        self.devices = self.core.available_devices  # loads the plugins: the runtime's memory, not a model's
+
+    def version(self):
+        return self.module.__version__
+
+    def need(self, delegate):
+        """Fail when this machine or this openvino has no such device."""
+        if delegate not in self.devices:
+            raise OSError("this openvino has no " + delegate)
+
+    def open(self, path, threads, delegate):
+        """The precision is stated: where the CPU has bfloat16 or float16 it would be the default."""
+        self.need(delegate)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        return OpenVinoModel(self.module, self.core.compile_model(path, delegate, settings))
+
+
+class OpenVinoModel:
+    def __init__(self, module, compiled):
+        self.module = module
+        self.compiled = compiled
+        self.request = compiled.create_infer_request()
+        self.inputs = []
+        for port in compiled.inputs:
+            shape = [1 if n.is_dynamic else n.get_length() for n in port.get_partial_shape()]
+            self.inputs.append((port.get_element_type().to_dtype(), shape))
+
+    def set(self, arrays):
+        for i, array in enumerate(arrays):
+            self.request.set_input_tensor(i, self.module.Tensor(array))
+
+    def run(self):
+        self.request.infer(share_outputs=True)
+
+    def get(self):
+        return [tensor.data for tensor in self.request.output_tensors]
+
+    def proof(self):
+        """The device the compiled model really has; how many parts it took is not told."""
+        return {"partitions": None, "delegate": ",".join(self.compiled.get_property("EXECUTION_DEVICES"))}
+
+
 def version_of(package):
     try:
         from importlib.metadata import version  # Python 3.8
@@ -278,7 +333,7 @@ def check(runtime, job):
 
 def main():
     job = json.loads(sys.argv[1])
-    runtimes: dict = {"litert": LiteRT, "onnxruntime": OnnxRuntime}
+    runtimes: dict = {"litert": LiteRT, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
     runtime = runtimes[job["runtime"]]()
     mode = {"check": check, "measure": measure, "memory": memory, "outputs": outputs}[job["mode"]]
     result = mode(runtime, job)

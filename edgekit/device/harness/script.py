@@ -1,4 +1,4 @@
-"""Our own script on the board (runner.py): LiteRT or ONNX Runtime, raw nanoseconds, outputs bit by bit."""
+"""Our own script on the board (runner.py): LiteRT, ONNX Runtime or OpenVINO, raw nanoseconds, outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from edgekit.errors import DeviceJobError, InfrastructureError, InvalidMeasureme
 
 _CHECK_S = 120.0
 # What a runtime says when its delegate is not there.
-_NO_DELEGATE = ("cannot open shared object file", "this onnxruntime has no", "Failed to load delegate")
+_NO_DELEGATE = (
+    "cannot open shared object file",
+    "this onnxruntime has no",
+    "this openvino has no",
+    "Failed to load delegate",
+)
 
 
 class ScriptHarness(Harness):
@@ -61,7 +66,7 @@ class ScriptHarness(Harness):
         }
         found = self._call(board, job, None)
         board.transport.pull("outputs.npz", into)
-        return Outputs(into, found["sha256"], found["count"])
+        return Outputs(into, found["sha256"], found["count"], found["delegate"], found["partitions"])
 
     def _call(self, board: Board, job: Mapping[str, Any], timeout: float | None) -> dict[str, Any]:
         """Run the script with a job; the object its last line is."""
@@ -73,7 +78,7 @@ class ScriptHarness(Harness):
             lines = [line for line in done.err.splitlines() if any(sign in line for sign in _NO_DELEGATE)]
             if lines:
                 raise InvalidMeasurementError(
-                    f"delegate {job.get('delegate')} is missing: {lines[0].strip()[:300]}",
+                    f"delegate {job.get('delegate')} is missing: {lines[-1].strip()[:300]}",
                     device=board.device.id,
                     command=done.command,
                     exit_code=done.exit_code,
@@ -123,3 +128,4 @@ LITERT = ScriptHarness(
 ONNXRUNTIME = ScriptHarness(
     "onnxruntime", (".onnx",), ("cpu", "xnnpack", "cuda", "tensorrt"), "numpy and onnxruntime"
 )
+OPENVINO = ScriptHarness("openvino", (".xml",), ("CPU",), "numpy and openvino 2023.2 or later")
