@@ -39,7 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, w
 import edgekit
 from edgekit.device.inventory import load_inventory
 from edgekit.farm import plan, report, state
-from edgekit.farm.run import Run, connect, find_boards
+from edgekit.farm.run import Run
+from edgekit.farm.scheduler import connect, find_boards
 from edgekit.history import History
 from edgekit.store import write_atomic
 
@@ -74,7 +75,7 @@ def scale(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     models = folder / "models"
     models.mkdir()
     for i in range(arguments.jobs // arguments.boards):
-        (models / f"model{i:03d}.tflite").write_bytes(f"artifact {i}".encode())
+        (models / f"model{i:03d}.tflite").write_text(f"model{i:03d}.tflite")  # as the boards want it
     artifacts = plan.find_artifacts(sorted(models.iterdir()))
     killed: list[float] = []
     with cluster(inventory, arguments, killed) as client:

@@ -1,7 +1,8 @@
 """Simulated boards: a kind for tests and benchmarks of the farm, found like anyone's plugin.
 
 Put this folder on PYTHONPATH. The work directory, the locks and the pushes are real (transport local); only
-the measuring is made up. The environment of a board in the inventory says how it behaves:
+the measuring is made up. A made-up model is a file that holds its own name. The environment of a board in the
+inventory says how it behaves:
 
     SIM_MS      how long a process takes, milliseconds; default 5
     SIM_P50_MS  the median it reports; default from the board's id and the model's bytes
@@ -65,7 +66,7 @@ class SimulatedHarness(Harness):
         env = board.device.env
         runs = {}
         for name, path in task.files.items():
-            model = Path(path).name.partition("-")[2]
+            model = _model(Path(path))
             _note(env, f"{board.device.id} {model} start")
             try:
                 _fault(board, model)
@@ -74,6 +75,12 @@ class SimulatedHarness(Harness):
             finally:
                 _note(env, f"{board.device.id} {model} end")
         return runs
+
+
+def _model(path: Path) -> str:
+    """The name in the file: on a board a file may be called by its digest alone."""
+    data = path.read_bytes()
+    return data.decode() if data.isascii() else path.name
 
 
 def _run(board: Board, path: Path, task: Task) -> FileRun:

@@ -31,7 +31,6 @@ from edgekit.device.result import INVALID, SCHEMA_VERSION, VALID, Result
 from edgekit.device.sustained import sustained
 from edgekit.device.transport.connection import BEAT_LIMIT_S
 from edgekit.errors import (
-    ArtifactError,
     DeviceJobError,
     DeviceRefusedError,
     InfrastructureError,
@@ -169,11 +168,7 @@ def _existing(files: Mapping[str, str | Path]) -> dict[str, Path]:
         raise UsageError("measure: no file given: at least one model file")
     paths = {name: Path(path) for name, path in files.items()}
     for path in paths.values():
-        if not path.is_file():
-            raise ArtifactError(f"{path}: there is no such file: a model file")
-        for part in model_files(path):
-            if not part.is_file():
-                raise ArtifactError(f"{path}: {part.name} is missing: the .xml with its .bin beside it")
+        model_files(path)  # says what is missing before a board is taken
     return paths
 
 

@@ -2,6 +2,7 @@
 
     plan      models and settings -> artifacts -> jobs (one artifact on one board)
     worker    a host with boards: a dask worker for each, which takes one job at a time
+    scheduler the way to a scheduler, and the boards behind it
     run       the client: feeds every board, retries nothing that failed by itself, gives up on bad boards
     state     the journal of a run: what is finished survives a kill and is not measured again
     report    journal + history -> report.json

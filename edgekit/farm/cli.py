@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +22,7 @@ from edgekit.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from edgekit.farm.plan import Plan, Settings
+    from edgekit.farm.run import Run
 
 app = typer.Typer(rich_markup_mode=None)
 farm = typer.Typer(
@@ -29,7 +34,7 @@ app.add_typer(farm, name="farm")
 
 _ROWS_SHOWN = 60
 SchedulerOption = Annotated[
-    str | None, typer.Option("--scheduler", help="tcp://HOST:PORT of a `dask scheduler`.")
+    str | None, typer.Option("--scheduler", help="tcp://HOST:PORT of a `dask scheduler` that has edgekit.")
 ]
 InventoryOption = Annotated[
     Path | None, typer.Option("--inventory", help="devices.toml; default $EDGEKIT_DEVICES or the user's.")
@@ -59,6 +64,10 @@ def run(
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     images: Annotated[int, typer.Option(help="Evaluation images to compare answers on; 0 for none.")] = 32,
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait for a board someone holds.")] = 60.0,
+    patience: Annotated[
+        float,
+        typer.Option("--patience", help="Seconds a board may be without a worker before it is given up."),
+    ] = 60.0,
     scheduler: SchedulerOption = None,
     out: OutOption = Path("build/farm"),
     history: Annotated[
@@ -75,44 +84,71 @@ def run(
 
     Without --scheduler the boards of this machine's inventory are used, in this process. Jobs that failed by
     themselves are not repeated; a lost link is tried again twice; three failures of a board in a row end its
-    part of the run. What is finished is kept: a run that was interrupted goes on with --resume.
+    part of the run. What is finished is kept: Ctrl-C frees the boards and writes the report of what there is,
+    a second one stops at once, and --resume goes on, with the same models, boards, settings and scheduler
+    unless given.
 
-    Exit codes: 0 all measured, valid and not slower than before; 1 otherwise; 2 unusable arguments.
+    Exit codes: 0 all measured, valid and not slower than before; 1 otherwise; 2 unusable arguments; 130
+    interrupted.
     """
     from edgekit.farm import plan, report, state
-    from edgekit.farm import run as client_side
+    from edgekit.farm.run import Run
+    from edgekit.farm.scheduler import check_installed, connect, find_boards
     from edgekit.history import History
 
-    client_side.check_installed()
+    check_installed()
     settings = plan.Settings(profile, minutes, runtime, delegate, threads, images, wait)
-    asked: dict[str, Any] = {"paths": [str(path.resolve()) for path in paths or ()], "device": device or []}
+    asked: dict[str, Any] = {
+        "paths": [str(path.resolve()) for path in paths or ()],
+        "device": device or [],
+        "scheduler": scheduler,
+        "inventory": str(inventory.resolve()) if inventory else None,
+        "history": str(history.resolve()) if history else None,
+    }
     if resume and not paths:
         header, _ = state.read(out)
-        asked, settings = header["asked"], plan.Settings(**header["settings"])
+        given = {name: value for name, value in asked.items() if value}
+        asked, settings = asked | header["asked"] | given, plan.Settings(**header["settings"])
     settings.check()
     artifacts = plan.find_artifacts(asked["paths"])
-    devices = _devices(inventory, asked["device"]) if scheduler is None else []
-    names = [board.id for board in devices] if scheduler is None else asked["device"]
-    with client_side.connect(scheduler, devices) as client, History(history) as store:
-        boards = client_side.find_boards(client, names)
+    devices, names = [], asked["device"]
+    if not asked["scheduler"]:
+        devices = _devices(asked["inventory"], names)
+        names = [board.id for board in devices]
+    with connect(asked["scheduler"], devices) as client, History(asked["history"]) as store:
+        boards = find_boards(client, names)
         work = plan.plan(artifacts, boards, settings)
-        with _journal(out, work, asked, settings, resume) as journal, _Progress(len(work.jobs)) as display:
-            going = client_side.Run(client, work.jobs, boards, journal, store, on_row=display.row)
-            display.kept(len(going.rows))
-            try:
-                going.go()
-            except KeyboardInterrupt:
-                print(
-                    f"edgekit: {len(going.rows)} of {len(work.jobs)} jobs are kept: "
-                    f"`edgekit farm run --resume --out {out}` goes on",
-                    file=sys.stderr,
+        with _journal(out, work, asked, settings, resume) as journal:
+            with _Progress(len(work.jobs)) as display:
+                going = Run(
+                    client,
+                    work.jobs,
+                    boards,
+                    journal,
+                    store,
+                    patience_s=patience,
+                    on_row=display.row,
+                    on_interrupt=display.interrupted,
                 )
-                raise
+                display.kept(len(going.rows))
+                with _interruptible(going):
+                    going.go()
             about = {board.id: {**board.about, "bad": board.bad} for board in going.boards.values()}
-            found = report.build(journal, list(going.rows.values()), about, store, work.skipped)
+            found = report.build(
+                journal,
+                list(going.rows.values()),
+                about,
+                store,
+                work.skipped,
+                _resume(out),
+                going.interrupted,
+            )
             page = report.write(out, found)
     _print_report(found)
     print(page)
+    if going.interrupted:
+        _say_interrupted(going, found)
+        raise typer.Exit(130)
     if problem := report.complaint(found):
         raise GateError(f"farm run: {problem}")
 
@@ -128,12 +164,15 @@ def worker(
 ) -> None:
     """Offer the healthy boards of this host to a scheduler, each to one job at a time, until stopped.
 
+    Nothing but the network is shared with the client: models travel here, results back. Where the pictures a
+    bundle was evaluated on are not on this host, answers are compared on its golden vectors.
+
     Whoever reaches the scheduler can run code here: keep it on a network of your own, or give dask TLS
     certificates in its configuration.
     """
-    from edgekit.farm import run as client_side
+    from edgekit.farm.scheduler import check_installed
 
-    client_side.check_installed()
+    check_installed()
     from edgekit.device.inventory import load_inventory
     from edgekit.farm.worker import serve
 
@@ -156,9 +195,9 @@ def status(
 
     With --scheduler the workers are asked; without, what the run in --out last said.
     """
-    from edgekit.farm import run as client_side
+    from edgekit.farm.run import read_status
 
-    found = _of_scheduler(scheduler) if scheduler else _of_directory(client_side.read_status(out), out)
+    found = _of_scheduler(scheduler) if scheduler else _of_directory(read_status(out), out)
     if as_json:
         print(json.dumps(found, indent=1))
         return
@@ -177,9 +216,9 @@ def _of_directory(said: dict[str, Any] | None, out: Path) -> dict[str, Any]:
         raise UsageError(f"farm status: {out}: no run there: --out of a run, or --scheduler")
     line = f"{said['run']} of {said['client']}: {said['ended']} jobs ended, {said['left']} left"
     if said["over"]:
-        line += ", over"
+        line += f", over: `{_resume(out)}` goes on" if said["left"] else ", over"
     elif not Path(f"/proc/{said['process']}").exists():
-        line += f", its client is gone: `edgekit farm run --resume --out {out}` goes on"
+        line += f", its client is gone: `{_resume(out)}` goes on"
     else:
         line += f", as of {time.time() - said['time']:.0f} s ago"
     return {"runs": [line], "boards": said["boards"]}
@@ -187,43 +226,69 @@ def _of_directory(said: dict[str, Any] | None, out: Path) -> dict[str, Any]:
 
 def _of_scheduler(address: str) -> dict[str, Any]:
     """What the workers say, and the queues that the clients made known."""
-    from edgekit.farm import run as client_side
+    from edgekit.farm.run import METADATA
+    from edgekit.farm.scheduler import connect
     from edgekit.farm.worker import describe
 
     lines: list[str] = []
     boards: dict[str, dict[str, Any]] = {}
-    with client_side.connect(address, ()) as client:
+    with connect(address, ()) as client:
         answers = client.run(describe)
-        runs = client.get_metadata([client_side.METADATA], default={})
+        runs = client.get_metadata([METADATA], default={})
+
+    def row_of(board: str, about: dict[str, Any]) -> dict[str, Any]:
+        known = {"kind": about["kind"], "bad": about["bad"], "workers": [], "job": None, "since": None}
+        return boards.setdefault(board, known | {"queued": 0})
+
     for answer in answers.values():
         for board, about in answer["boards"].items():
-            activity = answer["running"].get(board, {})
-            row = boards.setdefault(
-                board,
-                {
-                    "kind": about["kind"],
-                    "bad": about["bad"],
-                    "workers": [],
-                    "job": None,
-                    "since": None,
-                    "queued": 0,
-                },
-            )
+            row = row_of(board, about)
             place = f"{answer['host']}:{answer['process']}"
             row["workers"] = sorted({*row["workers"], place})
-            row |= activity
+            row |= answer["running"].get(board, {})
     for said in runs.values():
         if said["over"]:
             continue
         lines.append(f"{said['run']} of {said['client']}: {said['ended']} jobs ended, {said['left']} left")
-        for board, row in said["boards"].items():
-            if board in boards:
-                boards[board]["queued"] += row["queued"]
-                boards[board]["bad"] = boards[board]["bad"] or row["bad"]
+        for board, about in said["boards"].items():
+            row = row_of(board, about)
+            row["queued"] += about["queued"]
+            row["bad"] = row["bad"] or about["bad"]
     return {"runs": lines or ["no run"], "boards": dict(sorted(boards.items()))}
 
 
-def _devices(inventory: Path | None, names: list[str]) -> list[Any]:
+def _resume(out: Path) -> str:
+    return f"edgekit farm run --resume --out {shlex.quote(str(out))}"
+
+
+@contextmanager
+def _interruptible(going: Run) -> Iterator[None]:
+    """The first Ctrl-C lets the run end by itself, the second is a KeyboardInterrupt."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        going.interrupt()
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # as a background job may want it
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _say_interrupted(going: Run, report: dict[str, Any]) -> None:
+    for board in going.held:
+        print(f"edgekit: {board}: not free yet: its job ends at its next step", file=sys.stderr)
+    if left := report["unfinished"]:
+        missing = f"{left['jobs']} of {len(report['jobs'])} jobs are missing"
+        print(f"edgekit: interrupted: {missing}: `{left['command']}` goes on", file=sys.stderr)
+
+
+def _devices(inventory: str | Path | None, names: list[str]) -> list[Any]:
     from edgekit.device.inventory import HOST, load_inventory
 
     return load_inventory(inventory).select(names or [HOST])
@@ -288,6 +353,10 @@ class _Progress:
                 markup=False,
                 soft_wrap=True,
             )
+
+    def interrupted(self) -> None:
+        """Boards are told to end their jobs."""
+        self._console.print("interrupted: boards are being freed, Ctrl-C again stops at once", markup=False)
 
 
 def _print_report(report: dict[str, Any]) -> None:

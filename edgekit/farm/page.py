@@ -50,6 +50,7 @@ def render_html(report: Mapping[str, Any]) -> str:
             created=_day(report["created"]),
             verdict=verdict(report),
             problems=problems(report),
+            missing=_missing(report),
             total=sum(counts.values()),
             measured=counts["valid"] + counts["INVALID"],
             compared=sum(_compared(job) for job in report["jobs"]),
@@ -65,6 +66,8 @@ def render_markdown(report: Mapping[str, Any]) -> str:
     said = verdict(report)
     lines = [f"# {title(report)}", "", f"**{said['word']}** {said['sentence']}", ""]
     lines += [f"- {_cell(p['what'])}: {_cell(p['reason'])}" for p in problems(report)["shown"]]
+    if report["unfinished"]:
+        lines += ["", f"{_missing(report)}: `{report['unfinished']['command']}` goes on."]
     for name, rows in _by_model(report).items():
         lines += [
             "",
@@ -119,6 +122,8 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     if not report["exclusive"]:
         parts.append("a board was used by two jobs at once")
     word = "Slower than before." if slower and not wrong else "Not all measured."
+    if report["interrupted"]:
+        word = "Interrupted."
     return {"ok": False, "word": word, "sentence": f"{', '.join(parts)}."}
 
 
@@ -141,6 +146,14 @@ def problems(report: Mapping[str, Any]) -> dict[str, Any]:
             what = names[0] if len(names) == 1 else units.plural(len(names), "job")
             rows.append({"what": f"{what} on {where}", "reason": reason, "tag": status})
     return {"shown": rows[:PROBLEMS_SHOWN], "more": max(0, len(rows) - PROBLEMS_SHOWN)}
+
+
+def _missing(report: Mapping[str, Any]) -> str:
+    """'7 of 10 jobs are missing', or nothing."""
+    left, total = report["unfinished"], sum(report["counts"].values())
+    if not left:
+        return ""
+    return f"{left['jobs']} of {units.plural(total, 'job')} {'is' if left['jobs'] == 1 else 'are'} missing"
 
 
 def sparkline(points: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -298,7 +311,12 @@ def _share(fraction: float) -> str:
 
 
 def _between(interval: Sequence[float] | None) -> str:
-    return f"{_ms(interval[0])} to {_ms(interval[1])}" if interval else ""
+    """'7.18 to 7.21 ms', short enough for one line of a phone's column."""
+    if not interval:
+        return ""
+    low, high = map(_ms, interval)
+    number, _, unit = low.rpartition(" ")
+    return f"{number if high.endswith(f' {unit}') else low} to {high}"
 
 
 def _day(created: str) -> str:

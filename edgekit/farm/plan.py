@@ -12,6 +12,7 @@ from typing import Any
 
 from edgekit.bundle.check import read_manifest
 from edgekit.device.bench import Model, find_models
+from edgekit.device.harness import model_files, model_sha256
 from edgekit.device.profiles import find_profile
 from edgekit.errors import UsageError
 from edgekit.farm.state import NAME as JOURNAL
@@ -45,7 +46,7 @@ class Artifact:
     Args:
         files: names in `folder`; the first is the model.
         hashes: sha256 of those that make the model (OpenVINO: two).
-        digest: over all `hashes`.
+        sha256: over the bytes of all that make the model, one after the other.
     """
 
     model: str
@@ -53,17 +54,13 @@ class Artifact:
     folder: Path
     files: tuple[str, ...]
     hashes: Mapping[str, str]
-    digest: str
+    sha256: str
     size_bytes: int
     rejected: bool = False
 
     @property
     def path(self) -> Path:
         return self.folder / self.files[0]
-
-    @property
-    def sha256(self) -> str:
-        return self.hashes[self.files[0]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Job:
     def id(self) -> str:
         """The same for the same work: a resumed run knows by it what is done."""
         settings = asdict(self.settings) | {"wait_s": None}
-        parts = [self.artifact.digest, self.artifact.model, self.artifact.target, self.device, settings]
+        parts = [self.artifact.sha256, self.artifact.model, self.artifact.target, self.device, settings]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -106,7 +103,7 @@ def find_artifacts(paths: Sequence[str | Path]) -> list[Artifact]:
     found: dict[tuple[str, str, str], Artifact] = {}
     for model in find_models(paths):
         artifact = _artifact(model)
-        found.setdefault((artifact.model, artifact.target, artifact.digest), artifact)
+        found.setdefault((artifact.model, artifact.target, artifact.sha256), artifact)
     return list(found.values())
 
 
@@ -137,12 +134,8 @@ def plan(artifacts: Sequence[Artifact], boards: Mapping[str, Mapping[str, Any]],
 
 def _artifact(model: Model) -> Artifact:
     folder = (model.bundle or model.path.parent).resolve()
-    paths = [model.path.resolve()]
-    weights = paths[0].with_suffix(".bin")
-    if weights.is_file() and paths[0].suffix == ".xml":
-        paths.append(weights)
+    paths = model_files(model.path.resolve())
     hashes = {str(path.relative_to(folder)): sha256_file(path) for path in paths}
-    digest = hashlib.sha256(json.dumps([Path(n).suffix + h for n, h in hashes.items()]).encode()).hexdigest()
     size = sum(path.stat().st_size for path in paths)
     name, target, rejected, others = model.path.stem, model.path.suffix.lstrip("."), False, []
     if model.bundle is not None:
@@ -150,4 +143,4 @@ def _artifact(model: Model) -> Artifact:
         name, target = str(manifest["name"]), str(manifest["target"])
         rejected = manifest.get("verdict") == "rejected"
         others = ["manifest.json", *(f"golden/{p.name}" for p in sorted((folder / "golden").glob("*.npy")))]
-    return Artifact(name, target, folder, (*hashes, *others), hashes, digest, size, rejected)
+    return Artifact(name, target, folder, (*hashes, *others), hashes, model_sha256(paths[0]), size, rejected)

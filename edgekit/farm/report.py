@@ -17,7 +17,7 @@ import edgekit
 from edgekit.errors import ReportError
 from edgekit.farm.page import render_html, render_markdown
 from edgekit.farm.plan import Artifact
-from edgekit.farm.state import FAILED, INVALID, NOT_RUN, UNREACHED, VALID, Journal, Row, overlaps
+from edgekit.farm.state import FAILED, FINAL, INVALID, NOT_RUN, UNREACHED, VALID, Journal, Row, overlaps
 from edgekit.history import History, Record, series_of
 from edgekit.history.compare import RefusedError, compare
 from edgekit.store import write_atomic
@@ -33,6 +33,8 @@ def build(
     boards: Mapping[str, Mapping[str, Any]],
     history: History,
     skipped: Sequence[tuple[Artifact, str, str]] = (),
+    resume: str = "edgekit farm run --resume",
+    interrupted: bool = False,
 ) -> dict[str, Any]:
     """The report of a run.
 
@@ -40,9 +42,12 @@ def build(
         rows: of every job, measured or not.
         boards: id -> what its worker said of it, and "bad": why it was given up, or None.
         skipped: pairs that no board could run.
+        resume: the command that goes on with the run.
+        interrupted: by the user, before every job had its turn.
     """
     jobs = [_job(journal.directory, row, history) for row in sorted(rows, key=_order)]
     counts = Counter(job["status"] for job in jobs)
+    unfinished = sum(job["status"] not in FINAL for job in jobs)
     return {
         "schema_version": SCHEMA_VERSION,
         "edgekit": edgekit.__version__,
@@ -53,6 +58,8 @@ def build(
         "regressions": sum(_verdict(job) == "regression" for job in jobs),
         "improvements": sum(_verdict(job) == "improvement" for job in jobs),
         "exclusive": not overlaps(rows),
+        "interrupted": interrupted,
+        "unfinished": {"jobs": unfinished, "command": resume} if unfinished else None,
         "boards": {board: _board(about, board, jobs) for board, about in boards.items()},
         "jobs": jobs,
         "skipped": [

@@ -3,42 +3,43 @@
 Every board has at most two jobs on the scheduler: one that runs and, as long as the board is well and one
 worker has it, one behind it, so that it never waits for us. The others wait here, where a bad board's can be
 called off. dask moves the jobs of a worker that died to another one that has the board, or keeps them until
-one comes back.
+one comes back. A run that is interrupted keeps what is finished and frees its boards before it ends.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import queue
 import secrets
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import edgekit
-from edgekit.device.inventory import Device
 from edgekit.device.reservation import who
 from edgekit.device.result import Result
-from edgekit.errors import InfrastructureError, UsageError, did_you_mean
+from edgekit.errors import InfrastructureError
 from edgekit.farm import worker
 from edgekit.farm.plan import Job
+from edgekit.farm.scheduler import offers
 from edgekit.farm.state import FAILED, FINAL, INVALID, NOT_RUN, UNREACHED, VALID, Journal, Row
 from edgekit.history import History, records_of
 
 STRIKES = 3
 PATIENCE_S = 60.0
+RELEASE_S = 20.0
+INTERRUPTED = "interrupted"
 STATUS = "status.json"
 METADATA = "edgekit-farm"
 _TICK_S = 1.0
-_CONNECT_S = 20.0
 _FETCH_S = 20.0
+_FETCH_POLL_S = 0.2
 
 
 @dataclass
@@ -59,81 +60,6 @@ class Board:
         return 2 if not self.strikes and len(self.workers) == 1 else 1
 
 
-def check_installed() -> None:
-    """Raises: UsageError saying how to install what the farm needs."""
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise UsageError(
-            f"farm: {error.name or 'distributed'} is not installed: pip install 'edgekit[farm]'"
-        ) from None
-
-
-@contextmanager
-def connect(scheduler: str | None, devices: Sequence[Device]) -> Iterator[Any]:
-    """A dask client: of the scheduler at an address, or of a LocalCluster in this process with `devices`.
-
-    The LocalCluster takes jobs from this process only: no other user of the machine can reach it.
-    """
-    check_installed()
-    import dask
-    from distributed import Client, LocalCluster
-
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    if scheduler is not None:
-        worker.check_scheduler(scheduler)
-        with Client(scheduler, timeout=_CONNECT_S, set_as_default=False) as client:
-            yield client
-        return
-    settings = {"distributed.scheduler.work-stealing": False, "distributed.worker.profile.enabled": False}
-    with (
-        dask.config.set(settings),
-        LocalCluster(n_workers=0, processes=False, dashboard_address=worker.LOOPBACK) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        workers = cluster.sync(worker.start_workers, cluster.scheduler_address, devices)
-        try:
-            yield client
-        finally:
-            cluster.sync(worker.stop_workers, workers)
-
-
-def find_boards(
-    client: Any, names: Sequence[str], patience_s: float = _CONNECT_S
-) -> dict[str, dict[str, Any]]:
-    """What the workers say of the boards wanted: ids or tag:NAME; none given means all.
-
-    Raises: UsageError for a board that no worker has, or workers of another edgekit.
-    """
-    until = time.monotonic() + patience_s
-    while not (answers := client.run(worker.describe)):
-        if time.monotonic() > until:
-            raise UsageError("farm: no worker has come: `edgekit farm worker` on the hosts with boards")
-        time.sleep(0.2)
-    known: dict[str, dict[str, Any]] = {}
-    for answer in answers.values():
-        if answer["edgekit"] != edgekit.__version__:
-            raise UsageError(
-                f"farm: the worker on {answer['host']} runs edgekit {answer['edgekit']}: "
-                f"{edgekit.__version__}, as here"
-            )
-        known |= answer["boards"]
-    chosen: dict[str, dict[str, Any]] = {}
-    for name in names or sorted(known):
-        if name.startswith("tag:"):
-            found = {board: about for board, about in known.items() if name[4:] in about["tags"]}
-            if not found:
-                raise UsageError(f"device {name!r}: no board of the workers has this tag")
-            chosen |= found
-        elif name not in known:
-            raise UsageError(
-                f"device {name!r}: no worker has it: {', '.join(sorted(known))}{did_you_mean(name, known)}"
-            )
-        else:
-            chosen[name] = known[name]
-    return chosen
-
-
 class Run:
     """One go at the jobs of a journal. `rows` also has those that were not run."""
 
@@ -147,52 +73,79 @@ class Run:
         *,
         patience_s: float = PATIENCE_S,
         on_row: Callable[[Row], None] | None = None,
+        on_interrupt: Callable[[], None] | None = None,
     ) -> None:
         self.client, self.journal, self.history, self.patience_s = client, journal, history, patience_s
         self.rows: dict[str, Row] = {}
         self.boards = {name: Board(name, about, bad=about.get("bad")) for name, about in boards.items()}
+        self.interrupted = False
+        self.held: list[str] = []  # boards whose worker had not freed them when an interrupted run ended
         self.name = f"farm-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        self._on_row = on_row or (lambda _: None)
+        self._on_row, self._on_interrupt = on_row or (lambda _: None), on_interrupt or (lambda: None)
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._told = 0.0
         for job in jobs:
             row = journal.rows.get(job.id)
             if row is not None and row["status"] in FINAL:
                 self.rows[job.id] = row
             else:
                 self.boards[job.device].waiting.append(job)
-        self.left = len(jobs) - len(self.rows)
+        self._total = len(jobs)
+
+    def interrupt(self) -> None:
+        """End soon: `go` frees the boards and returns. May be called by a signal handler."""
+        self.interrupted = True
+        self._done.put(None)
 
     def go(self) -> None:
         """Until every job has a row. Raises: InfrastructureError when the scheduler goes away."""
-        self._look()
-        for board in self.boards.values():
-            self._feed(board)
-        self._publish()
-        seen = time.monotonic()
         try:
-            while any(board.sent for board in self.boards.values()):
-                with suppress(queue.Empty):
-                    self._take(self._done.get(timeout=_TICK_S))
-                if time.monotonic() - seen > _TICK_S:
-                    seen = time.monotonic()
-                    self._look()
-                    self._publish()
+            self._go()
         finally:
             for board in self.boards.values():
                 self._call_off(board)
             self._publish(over=True)
 
+    def _go(self) -> None:
+        self._look()
+        for board in self.boards.values():
+            self._feed(board)
+        self._publish()
+        seen = time.monotonic()
+        while not self.interrupted and any(board.sent for board in self.boards.values()):
+            self._wait()
+            if time.monotonic() - seen > _TICK_S:
+                seen = time.monotonic()
+                self._look()
+                self._publish()
+        if self.interrupted:
+            self._free()
+
+    def _wait(self) -> None:
+        """For a job that ends, but not for long."""
+        with suppress(queue.Empty):
+            future = self._done.get(timeout=_TICK_S)
+            if future is not None:
+                self._take(future)
+
+    def _free(self) -> None:
+        """Have the workers end our jobs and wait for it; what was not measured by then is missing."""
+        self._on_interrupt()
+        self._look()
+        self.client.run(worker.stop, self.name, on_error="ignore")
+        until = time.monotonic() + RELEASE_S
+        while time.monotonic() < until and any(b.sent and b.workers for b in self.boards.values()):
+            self._wait()
+        for board in self.boards.values():
+            if board.sent and board.workers:
+                self.held.append(board.id)
+            for job in self._take_back(board):
+                self._miss(job)
+
     # -- boards -------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         """Which workers have which board now; boards that have been without one for too long are given up."""
-        try:
-            offered = self.client.run_on_scheduler(_offered)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise InfrastructureError(
-                f"farm run: the scheduler has gone ({error}): --resume once it is back"
-            ) from None
+        offered = offers(self.client)
         now = time.monotonic()
         for board in self.boards.values():
             board.workers = tuple(offered.get(board.id, ()))
@@ -217,7 +170,7 @@ class Run:
             "label": str(job),
             "device": board.id,
             "name": artifact.target,
-            "digest": artifact.digest,
+            "digest": artifact.sha256,
             "folder": str(artifact.folder),
             "files": list(artifact.files),
             "hashes": dict(artifact.hashes),
@@ -235,13 +188,17 @@ class Run:
         future.add_done_callback(self._done.put)
 
     def _give_up(self, board: Board, reason: str) -> None:
-        """No more jobs for a board; what it still has is not run."""
+        """No more jobs for a board."""
         board.bad = reason
+        for job in self._take_back(board):
+            self._end(_row(job, NOT_RUN, [reason]), keep=False)
+
+    def _take_back(self, board: Board) -> list[Job]:
+        """The jobs a board still has; it has none then."""
         jobs = [job for job, _ in board.sent.values()] + list(board.waiting)
         self._call_off(board)
         board.waiting.clear()
-        for job in jobs:
-            self._end(_row(job, NOT_RUN, [reason]), keep=False)
+        return jobs
 
     def _call_off(self, board: Board) -> None:
         futures = list(board.sent)
@@ -260,21 +217,29 @@ class Run:
         for behind, (following, _) in board.sent.items():
             board.sent[behind] = (following, _now())
         answer = self._answer(future)
+        if self.interrupted and (answer is None or answer["outcome"] != worker.MEASURED):
+            # Ctrl-C reaches the processes of boards, too: what failed since then did not fail by itself
+            self._miss(job)
+            return
         if answer is None:
             self.client.cancel([future], force=True)
             self._send(board, job)
             return
+        if answer["outcome"] == worker.FILES:
+            problem = self._deliver(board, job)
+            if problem is None:
+                self._send(board, job)
+                return
+            answer = {"outcome": worker.LINK, "error": problem}
         outcome = answer["outcome"]
-        if outcome == worker.FILES:
-            self._deliver(board, job)
-            return
         if outcome in (worker.MEASURED, worker.JOB):
             board.strikes = 0
         else:
             board.strikes += 1
             if outcome == worker.REFUSED or board.strikes == STRIKES:
                 board.bad = answer["error"] if outcome == worker.REFUSED else _struck(answer["error"])
-        self._feed(board)  # before anything is written: the board need not wait for our disk
+        if not self.interrupted:
+            self._feed(board)  # before anything is written: the board need not wait for our disk
         self._end(self._row(job, answer))
 
     def _answer(self, future: Any) -> dict[str, Any] | None:
@@ -282,17 +247,18 @@ class Run:
         if future.status == "cancelled" or self.client.status != "running":
             raise InfrastructureError("farm run: the scheduler has gone: --resume once it is back")
         if future.status != "error":
-            with suppress(TimeoutError):
-                return dict(future.result(timeout=_FETCH_S)) if future.status == "finished" else None
-            return None
+            return _fetch(future)
         error = future.exception()
         return {"outcome": worker.LINK, "error": f"its worker failed: {type(error).__name__}: {error}"}
 
-    def _deliver(self, board: Board, job: Job) -> None:
-        """The worker has no such file: send it to all that have the board, then the job again."""
-        files = {name: (job.artifact.folder / name).read_bytes() for name in job.artifact.files}
-        self.client.run(worker.receive, job.artifact.digest, files, workers=list(board.workers))
-        self._send(board, job)
+    def _deliver(self, board: Board, job: Job) -> str | None:
+        """Send the files to the workers that have the board; what one of them says against it, or None."""
+        artifact = job.artifact
+        files = {name: (artifact.folder / name).read_bytes() for name in artifact.files}
+        said = self.client.run(
+            worker.receive, artifact.sha256, files, workers=list(board.workers), on_error="ignore"
+        )
+        return next((f"{board.id}: {problem}" for problem in said.values() if problem), None)
 
     def _row(self, job: Job, answer: Mapping[str, Any]) -> Row:
         """The journal's row; a measurement is written to the run's directory and to the history first."""
@@ -319,20 +285,24 @@ class Run:
         if keep:
             self.journal.append(row)
         self.rows[row["job"]] = row
-        self.left -= 1
         self._on_row(row)
+
+    def _miss(self, job: Job) -> None:
+        """A job that an interrupted run leaves for the next."""
+        self.rows[job.id] = _row(job, NOT_RUN, [INTERRUPTED])
 
     # -- what others may see --------------------------------------------------------------------------------
 
     def _publish(self, over: bool = False) -> None:
+        ended = sum(row["status"] in FINAL for row in self.rows.values())
         state = {
             "run": self.name,
             "client": who(),
             "process": os.getpid(),
             "time": time.time(),
             "over": over,
-            "left": self.left,
-            "ended": len(self.rows),
+            "left": self._total - ended,
+            "ended": ended,
             "boards": {board.id: _state(board) for board in self.boards.values()},
         }
         path = self.journal.directory / STATUS
@@ -363,13 +333,20 @@ def _state(board: Board) -> dict[str, Any]:
     }
 
 
-def _offered(dask_scheduler: Any) -> dict[str, list[str]]:
-    """Runs on the scheduler: board -> addresses of the workers that have it."""
-    found: dict[str, list[str]] = {}
-    for address, state in dask_scheduler.workers.items():
-        for board in state.resources:
-            found.setdefault(board, []).append(address)
-    return found
+def _fetch(future: Any) -> dict[str, Any] | None:
+    """The answer of a finished job; None as soon as it is known to have died with its worker."""
+    answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+
+    def fetch() -> None:  # would wait for dask to compute it once more
+        with suppress(Exception):
+            answers.put(dict(future.result(timeout=_FETCH_S)))
+        answers.put(None)
+
+    threading.Thread(target=fetch, daemon=True).start()
+    while future.status == "finished":
+        with suppress(queue.Empty):
+            return answers.get(timeout=_FETCH_POLL_S)
+    return None
 
 
 def _struck(error: str) -> str:

@@ -31,8 +31,10 @@ from edgekit.device.evaluation import slice_evaluation
 from edgekit.device.inventory import Device
 from edgekit.device.kinds import find_kind
 from edgekit.device.measure import measure
-from edgekit.device.reservation import bad_reason
+from edgekit.device.reservation import bad_reason, look
+from edgekit.device.transport import parse_owner
 from edgekit.errors import (
+    DataError,
     DeviceBusyError,
     DeviceError,
     DeviceRefusedError,
@@ -43,17 +45,23 @@ from edgekit.errors import (
 from edgekit.store import default_root, sha256_file, write_atomic
 
 MEASURED, JOB, LINK, REFUSED, BUSY, FILES = "measured", "job", "link", "refused", "busy", "files"
+STOPPED = "stopped"
 LOOPBACK = "127.0.0.1:0"  # where dask must open a port, nobody else reaches it
 _CONNECT_S = 20.0
 
 
 @dataclass
 class _Activity:
-    """What a board is doing: job, since when (UTC), the last thing it said."""
+    """What a board is doing: job, since when (UTC), the last thing it said; what its lock is called."""
 
     job: str
     since: str
-    doing: str = ""
+    doing: str
+    lock: str
+
+
+class _StoppedError(Exception):
+    """The run of this job was interrupted."""
 
 
 class _Machine:
@@ -79,6 +87,7 @@ class _Machine:
 # Of this process: tasks find their board here by its id.
 _boards: dict[str, Device] = {}
 _running: dict[str, _Activity] = {}
+_stopped: set[str] = set()  # runs whose client was interrupted
 _machine = _Machine()
 _slicing = threading.Lock()
 
@@ -90,7 +99,10 @@ def describe() -> dict[str, Any]:
         "host": socket.gethostname(),
         "process": os.getpid(),
         "boards": {device.id: _about(device) for device in _boards.values()},
-        "running": {board: vars(activity) for board, activity in list(_running.items())},
+        "running": {
+            board: {"job": activity.job, "since": activity.since, "doing": activity.doing}
+            for board, activity in list(_running.items())
+        },
     }
 
 
@@ -100,8 +112,9 @@ def run_job(order: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         order: job, run, label, device, name, digest, files (name -> path on the client's machine) and the
             settings of edgekit.farm.plan.
-    Returns: "outcome": measured (with content and samples), job (failed by itself), link, refused, busy, or
-        files (they are not here yet: `receive` takes them); times on this machine's monotonic clock.
+    Returns: "outcome": measured (with content and samples), job (failed by itself), link, refused, busy,
+        stopped, or files (they are not here yet: `receive` takes them); times on this machine's monotonic
+        clock.
     """
     device = _boards[order["device"]]
     answer: dict[str, Any] = {
@@ -112,9 +125,12 @@ def run_job(order: Mapping[str, Any]) -> dict[str, Any]:
     folder = _folder(order)
     if folder is None:
         return answer | {"outcome": FILES}
-    activity = _running[device.id] = _Activity(order["label"], _now(), "waits for its machine")
+    lock = f"{order['run']}-{order['job'][:8]}"
+    activity = _running[device.id] = _Activity(order["label"], _now(), "waits for its machine", lock)
 
     def say(text: str) -> None:
+        if order["run"] in _stopped:
+            raise _StoppedError
         activity.doing = text
         if text.startswith("attempt "):
             answer["notes"].append(text)
@@ -124,7 +140,7 @@ def run_job(order: Mapping[str, Any]) -> dict[str, Any]:
             activity.since = answer["started"] = _now()
             answer["start_ns"] = time.monotonic_ns()
             try:
-                answer |= _measured(order, device, folder, say)
+                answer |= _measured(order, device, folder, lock, say)
             finally:
                 answer["end_ns"] = time.monotonic_ns()
     finally:
@@ -132,18 +148,44 @@ def run_job(order: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def receive(digest: str, files: Mapping[str, bytes]) -> None:
-    """Keep the files of an artifact; the last one in place says that all are there."""
+def receive(digest: str, files: Mapping[str, bytes]) -> str | None:
+    """Keep the files of an artifact; the last one in place says that all are there.
+
+    Returns: why they cannot be kept, or None.
+    """
     folder = _kept(digest)
-    for name, data in files.items():
-        write_atomic(inside(folder, name), data)
-    write_atomic(folder / "whole", "")
+    try:
+        for name, data in files.items():
+            write_atomic(inside(folder, name), data)
+        write_atomic(folder / "whole", "")
+    except (EdgekitError, OSError) as error:
+        return f"{socket.gethostname()} cannot keep its files: {' '.join(str(error).split())}"
+    return None
 
 
-def _measured(order: Mapping[str, Any], device: Device, folder: Path, say: Any) -> dict[str, Any]:
+def stop(run: str) -> None:
+    """End the jobs of a run here, at once where a board listens; they answer when their board is free."""
+    if run in _stopped:  # by the dask worker of another board
+        return
+    _stopped.add(run)
+    for board, activity in list(_running.items()):
+        if activity.lock.startswith(f"{run}-"):
+            threading.Thread(target=_end, args=(_boards[board], activity.lock), daemon=True).start()
+
+
+def _end(device: Device, lock: str) -> None:
+    """End the keeper that holds a board under this lock: it kills what it started and frees the board."""
+    with suppress(EdgekitError), look(device, f"stop-{os.getpid()}") as transport:
+        owner = parse_owner(transport.run(["readlink", f"{transport.base}/edgekit-lock"]).out.strip())
+        if owner is not None and owner.run == lock:
+            transport.run(["kill", "-TERM", str(owner.process)])
+
+
+def _measured(order: Mapping[str, Any], device: Device, folder: Path, lock: str, say: Any) -> dict[str, Any]:
     name, settings = order["name"], order["settings"]
     model = inside(folder, order["files"][0])
     try:
+        say("waits for its board")
         evaluation = _evaluation(folder, order["digest"], settings["images"]) if settings["images"] else None
         result = measure(
             device,
@@ -154,11 +196,13 @@ def _measured(order: Mapping[str, Any], device: Device, folder: Path, say: Any) 
             threads=settings["threads"],
             minutes=settings["minutes"],
             evaluations={name: evaluation} if evaluation is not None else {},
-            run=f"{order['run']}-{order['job'][:8]}",
+            run=lock,
             wait_s=settings["wait_s"],
             progress=say,
         )
         return {"outcome": MEASURED, "content": result.content, "samples": dict(result.samples)}
+    except _StoppedError:
+        return {"outcome": STOPPED}
     except (EdgekitError, OSError) as error:
         return {"outcome": _outcome(error)} | _said(error)
     except Exception as error:  # a fault of one kind of board must not cost the others' results
@@ -233,10 +277,17 @@ def _evaluation(folder: Path, digest: str, count: int) -> Evaluation | None:
 
 @lru_cache(maxsize=8)
 def _evaluation_of(folder: Path, digest: str, count: int) -> Evaluation | None:
-    """A slice of the evaluation set the bundle was judged on, or its golden vectors."""
+    """A slice of the evaluation set the bundle was judged on, or its golden vectors where that is not."""
     from edgekit.bundle.check import read_manifest
 
-    return slice_evaluation(read_manifest(folder), count) or golden_evaluation(folder)
+    manifest = read_manifest(folder)
+    try:
+        found = slice_evaluation(manifest, count)
+    except DataError:  # imagefolder:PATH of another host
+        if not manifest["golden"]:
+            raise
+        found = None
+    return found or golden_evaluation(folder)
 
 
 def _now() -> str:

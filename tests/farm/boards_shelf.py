@@ -11,7 +11,8 @@ from typing import Any
 
 from edgekit.device.inventory import load_inventory
 from edgekit.farm import plan, report, state
-from edgekit.farm.run import Run, connect, find_boards
+from edgekit.farm.run import Run
+from edgekit.farm.scheduler import connect, find_boards
 from edgekit.history import History
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,7 @@ class Shelf:
     faults: dict[str, list[str]] = field(default_factory=dict)
     ms: float = 5.0
     extra: str = ""
+    written: str = ""  # an inventory to take instead
 
     @property
     def log(self) -> Path:
@@ -51,7 +53,7 @@ class Shelf:
                 f'base = "{base}"\nlimits = {{ cool_down_s = 0 }}\nenv = {{ {env} }}\n{self.extra}',
             ]
         path = self.folder / name
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text(self.written or "\n".join(lines) + "\n")
         return path
 
     def used(self) -> list[tuple[str, str]]:

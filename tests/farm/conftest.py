@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "history"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
 
 from boards_shelf import ROOT, SIMULATED, Shelf
 
@@ -37,8 +38,8 @@ def shelf(tmp_path: Path) -> Callable[..., Shelf]:
         folder = tmp_path / "shelf"
         folder.mkdir()
         paths = [folder / f"model{i}.tflite" for i in range(models)]
-        for i, path in enumerate(paths):
-            path.write_bytes(f"model {i}".encode())
+        for path in paths:
+            path.write_text(path.name)  # as the simulated boards want it
         return Shelf(folder, [f"sim-{i}" for i in range(boards)], paths, **options)
 
     return make

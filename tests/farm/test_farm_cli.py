@@ -61,24 +61,6 @@ def test_a_client_that_was_killed_is_resumed(shelf: Make, environment: dict[str,
     assert report["counts"]["valid"] == 10 and (made.out / "report.html").stat().st_size > 10_000
 
 
-def test_an_interrupted_run_says_how_to_go_on(shelf: Make, environment: dict[str, str]) -> None:
-    made = shelf(2, 5, ms=200.0)
-    client = subprocess.Popen(
-        words(made),
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
-    )
-    assert client.stderr is not None
-    assert "valid" in client.stderr.readline()
-    client.send_signal(signal.SIGINT)
-    _, said = client.communicate(timeout=30)
-    assert client.returncode == 130
-    assert "of 10 jobs are kept: `edgekit farm run --resume --out" in said and "Traceback" not in said
-    assert 1 <= len(state.read(made.out)[1]) < 10
-
-
 def test_a_job_that_failed_exits_1(shelf: Make, environment: dict[str, str]) -> None:
     made = shelf(1, 2, faults={"sim-0 model1.tflite": ["job"]})
     done = call(words(made), environment)

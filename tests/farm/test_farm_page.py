@@ -32,6 +32,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = farm_fixture.report(folder)
     found["jobs"][0]["reasons"] = ["x" * 300]
     found["boards"]["pixel"]["bad"] = "y" * 300
+    found["unfinished"]["command"] += f" --out {'z' * 300}"
     return report.write(folder / "out", found)
 
 

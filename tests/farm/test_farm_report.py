@@ -119,6 +119,28 @@ def test_unlike_runs_are_not_compared(tmp_path: Path) -> None:
 
 def test_two_builds_of_one_name_are_told_apart(tmp_path: Path) -> None:
     found = farm_fixture.report(tmp_path)
+    found["unfinished"] = None  # its command is code
     assert "<code>" not in page.render_html(found).split("<footer>")[0]
     found["jobs"].append(found["jobs"][1] | {"sha256": "0123456789" * 6})
     assert "<code>01234567</code>" in page.render_html(found)
+
+
+def test_what_is_missing_comes_with_the_command(tmp_path: Path) -> None:
+    found = farm_fixture.report(tmp_path)
+    assert found["unfinished"] == {"jobs": 2, "command": "edgekit farm run --resume"}
+    assert page.verdict(found)["word"] == "Not all measured."
+    found |= {"interrupted": True}
+    assert page.verdict(found)["word"] == "Interrupted."
+    said = "2 of 11 jobs are missing: edgekit farm run --resume goes on"
+    assert said in re.sub("<.*?>", "", page.render_html(found))
+    assert said in page.render_markdown(found).replace("`", "")
+    found["unfinished"] = None
+    assert "are missing" not in page.render_html(found) + page.render_markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [((7.18, 7.214), "7.18 to 7.21 ms"), ((0.0985, 0.1012), "98.5 µs to 0.101 ms"), (None, "")],
+)
+def test_an_interval_names_its_unit_once(interval: tuple[float, float] | None, words: str) -> None:
+    assert page._between(interval) == words

@@ -14,7 +14,8 @@ from boards_shelf import Shelf
 from edgekit.device.reservation import host_lock
 from edgekit.errors import UsageError
 from edgekit.farm import plan, state
-from edgekit.farm.run import find_boards, read_status
+from edgekit.farm.run import read_status
+from edgekit.farm.scheduler import find_boards
 from edgekit.farm.worker import describe
 from edgekit.history import History
 

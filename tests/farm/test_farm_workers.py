@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,17 +11,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from boards_shelf import Shelf
 
+from edgekit.data import Preprocessing
+from edgekit.errors import DataError
 from edgekit.farm import plan
-from edgekit.farm.run import connect, find_boards
+from edgekit.farm.scheduler import connect, find_boards
+from edgekit.farm.worker import _evaluation_of
 
 Make = Callable[..., Shelf]
+BUNDLE = Path(__file__).parents[1] / "device" / "models" / "tflite-int8"
 MAIN = "from edgekit.cli import main; main()"
 
 
@@ -120,6 +125,21 @@ def test_a_worker_that_lacks_the_files_is_sent_them(
     assert kept == ["model0.tflite", "model1.tflite", "whole", "whole"]
 
 
+def test_a_worker_that_cannot_keep_the_files_costs_its_jobs_only(
+    shelf: Make, environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = shelf(1, 2)
+    inventory = made.inventory()
+    found = [replace(one, folder=Path(made.folder.name)) for one in plan.find_artifacts(made.models)]
+    monkeypatch.setattr(plan, "find_artifacts", lambda _: found)
+    with scheduler() as address, worker(address, inventory, environment), connect(address, ()) as client:
+        (tmp_path / "cache" / "farm").write_text("a file where a folder would be")
+        monkeypatch.chdir(made.folder.parent)
+        report = made.run_with(client)
+    assert report["counts"]["unreached"] == 2
+    assert "cannot keep its files" in report["jobs"][0]["reasons"][0]
+
+
 def test_status_asks_the_workers(shelf: Make, environment: dict[str, str]) -> None:
     made = shelf(2, 3, ms=400.0)
     said: list[dict[str, Any]] = []
@@ -142,3 +162,18 @@ def test_status_asks_the_workers(shelf: Make, environment: dict[str, str]) -> No
     busy = [row for row in said[0]["boards"].values() if row["job"]]
     assert busy and busy[0]["job"].startswith("model") and busy[0]["since"] and "process" in busy[0]["doing"]
     assert "jobs ended" in said[0]["runs"][0]
+
+
+def test_pictures_of_another_host_are_not_needed(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    pictures = Preprocessing(32, 32, "bilinear", (0.5,) * 3, (0.25,) * 3)
+    manifest["preprocessing"]["settings"] = asdict(pictures)
+    manifest["recipe"] = {"data": {"source": f"imagefolder:{tmp_path / 'elsewhere'}"}}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    found = _evaluation_of(bundle, "1", 8)
+    assert found is not None and found.source == "3 golden vectors" and found.expected is not None
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"golden": []}))
+    with pytest.raises(DataError, match="elsewhere"):
+        _evaluation_of(bundle, "2", 8)

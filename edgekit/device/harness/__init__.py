@@ -17,7 +17,7 @@ from pathlib import Path
 from edgekit.device.inventory import Device
 from edgekit.device.profiles import Profile
 from edgekit.device.transport import Completed, Transport
-from edgekit.errors import DeviceJobError
+from edgekit.errors import ArtifactError, DeviceJobError
 
 SEED = 0
 
@@ -146,8 +146,18 @@ class Harness:
 
 
 def model_files(path: Path) -> list[Path]:
-    """What makes the model: an OpenVINO .xml has its weights in a .bin of the same stem."""
-    return [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    """What makes the model: an OpenVINO .xml has its weights in a .bin of the same stem.
+
+    Raises: ArtifactError for a file that is not there.
+    """
+    if not path.is_file():
+        raise ArtifactError(f"{path}: there is no such file: a model file")
+    if path.suffix != ".xml":
+        return [path]
+    weights = path.with_suffix(".bin")
+    if not weights.is_file():
+        raise ArtifactError(f"{path}: {weights.name} is missing: the .xml with its .bin beside it")
+    return [path, weights]
 
 
 def model_sha256(path: Path) -> str:
