@@ -58,6 +58,7 @@ STAGES = (
     (0.22, 224, 2000, 32, 1.0, 1.0),
 )
 RESUMED_PROGRESS = 0.65  # where a continued run enters the rate's schedule; it trains at full size only
+RESUMED_POOL = 6000  # pictures it draws from, others for every seed
 ADAM_RATE = 2e-3
 MUON_RATE = 1.5e-2
 WEIGHT_DECAY = 0.02
@@ -235,7 +236,10 @@ def train(
         if wanted != stage:
             stage = wanted
             _, resolution, count, batch, hard, zoom = STAGES[stage]
-            images, labels = _pool(1_000_000 * stage, count, resolution, hard, zoom, cache)
+            first = 1_000_000 * stage
+            if start is not None:
+                first, count = first + 10_000 * seed, RESUMED_POOL
+            images, labels = _pool(first, count, resolution, hard, zoom, cache)
             batches = _batches(images, labels, batch, rng)
         began = time.process_time()
         pixels, classes = next(batches)
