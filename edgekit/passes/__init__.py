@@ -15,6 +15,7 @@ from edgekit.errors import GraphError
 from edgekit.ir import Graph
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm
+from edgekit.passes.drop_padded_channels import drop_padded_channels
 from edgekit.passes.expand_attention import expand_attention
 from edgekit.passes.fold_batch_norm import fold_batch_norm
 from edgekit.passes.fold_scale import fold_scale
@@ -32,6 +33,7 @@ FLOAT: tuple[Pass, ...] = (
     recognize_channel_shuffle,  # before merge_movement: it must see reshape, permute, reshape
     canonicalize_pooling,
     merge_movement,
+    drop_padded_channels,
     fuse_padding,
     fold_batch_norm,
     convert_batch_norm,  # after fold_batch_norm: what is left has no convolution before it

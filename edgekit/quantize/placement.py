@@ -12,6 +12,7 @@ graph with new biases.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from edgekit.ir import Graph, Node, Value
 from edgekit.ops import OPS
@@ -52,7 +53,9 @@ class _Fitter(Simulator):
         reals: list[Tensor | None] = [self.real(v, t) for v, t in zip(node.inputs[:2], args[:2], strict=True)]
         attrs = {**node.attrs, "activation": None}
         sums = OPS[node.op].fn(*reals, None, **attrs)
-        bias.data = trimmed_mean(wanted - channel_mean(sums)).to(bias.data.dtype)
+        made = channel_mean(sums)
+        wanted = F.pad(wanted, (0, made.shape[1] - wanted.shape[1]))  # channels a target added stay zero
+        bias.data = trimmed_mean(wanted - made).to(bias.data.dtype)
         self.moved += 1
         self.constants.pop(bias, None)
         view = (-1,) if node.op == "linear" else (-1, 1, 1)

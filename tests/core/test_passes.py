@@ -17,6 +17,7 @@ from edgekit.ir import Graph, Node, QuantParams, Value
 from edgekit.passes import FLOAT, Pass, optimize
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm
+from edgekit.passes.drop_padded_channels import drop_padded_channels
 from edgekit.passes.expand_attention import expand_attention
 from edgekit.passes.fold_batch_norm import fold_batch_norm
 from edgekit.passes.fold_scale import fold_scale
@@ -31,6 +32,7 @@ X = noise(1, 4, 8, 8)
 ROW = noise(1, 4, seed=1)
 TOKENS = noise(1, 6, 4, seed=2)
 CHANNEL = noise(4, 1, 1, seed=3)
+NARROW = F.pad(noise(5, 4, 3, 3, seed=4), (0, 0, 0, 0, 0, 1))  # zero weights for a fifth channel
 
 
 def conv(out: int = 4, **kwargs: Any) -> nn.Conv2d:
@@ -323,6 +325,14 @@ FIRES: dict[str, Row] = {
         ["hardswish"],
     ),
     "silu in pieces": (recognize_activation, lambda m, x: x.sigmoid() * x, {}, X, 1, ["silu"]),
+    "a fifth channel": (
+        drop_padded_channels,
+        lambda m, x: F.conv2d(F.pad(x, (0, 0, 0, 0, 0, 1), value=2.0), NARROW),
+        {},
+        X,
+        1,
+        ["conv2d"],
+    ),
     "shuffle in pieces": (recognize_channel_shuffle, window, {}, X, 1, ["channel_shuffle"]),
 }
 
@@ -444,6 +454,24 @@ KEPT: dict[str, tuple[Pass, Callable[..., Any], dict[str, Any], torch.Tensor]] =
     "gate: times zero": (recognize_activation, lambda m, x: F.relu6(x + 3) * 0.0, {}, X),
     "gate: a fifth": (recognize_activation, lambda m, x: F.relu6(x + 3) / 5, {}, X),
     "gate: plus two": (recognize_activation, lambda m, x: F.relu6(x + 2) / 6, {}, X),
+    "a fifth channel: its weights count": (
+        drop_padded_channels,
+        lambda m, x: F.conv2d(F.pad(x, (0, 0, 0, 0, 0, 1), value=2.0), NARROW + 1),
+        {},
+        X,
+    ),
+    "a fifth channel: in front": (
+        drop_padded_channels,
+        lambda m, x: F.conv2d(F.pad(x, (0, 0, 0, 0, 1, 0)), NARROW),
+        {},
+        X,
+    ),
+    "a fifth channel: and a border": (
+        drop_padded_channels,
+        lambda m, x: F.conv2d(F.pad(x, (1, 1, 1, 1, 0, 1)), NARROW),
+        {},
+        X,
+    ),
     "shuffle: its middle is read": (
         recognize_channel_shuffle,
         lambda m, x: (lambda y: (y, y.reshape(-1, 4, 8, 8)))(x.view(-1, 2, 2, 8, 8).transpose(1, 2)),

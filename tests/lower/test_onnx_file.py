@@ -14,7 +14,7 @@ from edgekit.ir import Graph, Node, Value, run
 from edgekit.lower.onnx import lower, lowering, prepare, unsupported
 from edgekit.quantize import simulate
 from edgekit.targets import get_target
-from tests.cases import OP_CASES, Case, Sketch, conv
+from tests.cases import OP_CASES, Case, Sketch
 
 TARGETS = ("onnx-float32", "onnx-int8", "tensorrt-int8")
 NET = Case(lambda s: s.op("hardswish", s.conv(s.conv(s.input, 16, activation="relu"), 8, 3, padding=1)))
@@ -142,7 +142,7 @@ def test_uint8_input_skips_the_first_rounding() -> None:
 
 
 def test_uint8_input_of_a_float_stem() -> None:
-    case = Case(conv(8, 3, stride=2))
+    case = Case(lambda s: s.op("hardswish", s.conv(s.input, 8, 3, stride=2)))
     graph = case.graph()
     annotate(graph, case.images())
     grid = graph.inputs[0].quant

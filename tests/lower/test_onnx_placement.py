@@ -182,26 +182,40 @@ def test_a_gated_activation_is_two_integer_operators(activation: str, tmp_path: 
     _, lowered = lowered_case(Case(build), "onnx-int8")
     ran = Counter(node.op_type for node in optimized(lowered, tmp_path).graph.node)
     gate = "QLinearAdd" if activation == "hardswish" else "QLinearSigmoid"
-    assert (ran["QLinearConv"], ran[gate], ran["QLinearMul"]) == (2, 1, 1)
+    assert (ran["QLinearConv"], ran[gate], ran["QLinearMul"]) == (3, 1, 1)
     assert ran["Sigmoid"] + ran["HardSigmoid"] + ran["Mul"] == 0
 
 
-def test_the_stem_is_integer_before_a_max_pool_only() -> None:
-    def build(pool: bool):
-        def network(s: Sketch) -> Value:
-            x = s.conv(s.input, 8, 3, stride=2, padding=1, activation="relu")
-            if pool:
-                x = s.op("max_pool2d", x, kernel=(3, 3), stride=(2, 2), padding=(1, 1))
-            return s.conv(x, 8)
+@pytest.mark.parametrize("activation", ["relu", "silu", "hardswish"])
+def test_the_stem_is_float_before_an_h_swish_only(activation: str) -> None:
+    def build(s: Sketch) -> Value:
+        fused = activation if activation == "relu" else None
+        x = s.conv(s.input, 8, 3, stride=2, padding=1, activation=fused)
+        return s.conv(x if fused else s.op(activation, x), 8)
 
-        return network
+    prepared, _ = lowered_case(Case(build, (1, 3, 32, 32)), "onnx-int8")
+    integer = activation != "hardswish"
+    stem = prepared.nodes[0]
+    assert stem.inputs[1] is not None
+    assert (prepared.inputs[0].quant is not None) == (stem.inputs[1].quant is not None) == integer
 
-    for pool in (True, False):
-        prepared, _ = lowered_case(Case(build(pool), (1, 3, 32, 32)), "onnx-int8")
-        stem = prepared.nodes[0]
-        assert (prepared.inputs[0].quant is not None) == pool
-        assert (stem.inputs[1].quant is not None) == pool
-        assert stem.output.quant is not None
+
+def test_an_image_gets_a_fourth_channel(tmp_path: Path) -> None:
+    """It is zero in the file's integers and meets zero weights: the answers are those of three channels."""
+    case = Case(lambda s: s.conv(s.conv(s.input, 8, 3, stride=2, padding=1), 4), (1, 3, 32, 32))
+    prepared, lowered = lowered_case(case, "onnx-int8")
+    file = File(lowered)
+    (pad,) = file.conversions("Pad")
+    assert file.made_by(pad.input[0]) == "QuantizeLinear"
+    shapes = [array.shape for array in file.constants.values() if array.dtype == np.int8 and array.ndim == 4]
+    assert (8, 4, 3, 3) in shapes and (8, 3, 3, 3) not in shapes
+    ran = Counter(node.op_type for node in optimized(lowered, tmp_path).graph.node)
+    assert (ran["QLinearConv"], ran["Conv"], ran["DequantizeLinear"]) == (2, 0, 1)
+    (found,) = run_file(lowered, case.images(1))
+    step = prepared.nodes[-1].output.quant
+    assert step is not None
+    wanted = simulate(prepared, case.images(1))[0].numpy()
+    assert np.abs(found - wanted).max() <= 1.001 * step.scale[0]
 
 
 def test_activations_are_unsigned_and_biases_int32() -> None:
@@ -213,7 +227,7 @@ def test_activations_are_unsigned_and_biases_int32() -> None:
         for n in file.conversions("DequantizeLinear")
         if n.input[0] in file.constants and file.constants[n.input[0]].dtype == np.int32
     ]
-    assert biases == [1] * 6  # every convolution but the stem, and the Gemm
+    assert biases == [1] * 7  # every convolution, and the Gemm
 
 
 def test_every_reader_has_a_conversion_of_its_own() -> None:
@@ -231,7 +245,7 @@ def test_a_float_unit_keeps_its_weights_in_float() -> None:
     graph.nodes[1].output.quant = None
     prepared = prepare(graph, INT8)
     weights = [node.inputs[1].quant is not None for node in prepared.nodes if node.op == "conv2d"]
-    assert weights == [False, False, False]
+    assert weights == [True, False, False]
 
 
 def test_a_relu6_disappears_into_the_grid(tmp_path: Path) -> None:
@@ -245,7 +259,58 @@ def test_a_relu6_disappears_into_the_grid(tmp_path: Path) -> None:
     lowered = lower(prepare(graph, INT8), INT8)
     assert "Clip" not in op_types(lowered)
     ran = Counter(node.op_type for node in optimized(lowered, tmp_path).graph.node)
-    assert ran["QLinearConv"] == 2
+    assert ran["QLinearConv"] == 3
+
+
+def _gated_block(channels: int, groups: int | None = None) -> Case:
+    """Expand, depthwise, h-swish, squeeze-and-excite, project, with the block's input added."""
+
+    def build(s: Sketch) -> Value:
+        x = s.conv(s.input, 8)
+        y = s.conv(x, channels, activation="relu")
+        y = s.op("hardswish", s.conv(y, channels, 5, padding=2, groups=groups or channels))
+        gate = s.conv(s.conv(s.op("mean", y, dims=(2, 3), keepdim=True), 4, activation="relu"), channels)
+        y = s.op("mul", y, s.op("hardsigmoid", gate), activation=None)
+        return s.conv(s.op("add", s.conv(y, 8), x, activation=None), 4)
+
+    return Case(build)
+
+
+def test_depthwise_channels_are_filled_up_to_sixteens() -> None:
+    case = _gated_block(30)
+    graph = case.graph()
+    annotate(graph, case.images())
+    prepared = prepare(graph, INT8)
+    wide = {node.op for node in prepared.nodes if len(node.output.shape) == 4 and node.output.shape[1] == 32}
+    assert {"conv2d", "mul", "mean"} <= wide and not any(v.shape[1:2] == (30,) for v in prepared.values())
+    assert {node.attrs["groups"] for node in prepared.nodes if node.op == "conv2d"} == {1, 32}
+    before, after = (run(g, [case.images(1)])[0] for g in (graph, prepared))
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+    assert all(v.shape[1:2] != (32,) for v in graph.values()), "the graph that was given stays as it was"
+    (found,) = run_file(lower(prepared, INT8), case.images(1))
+    assert sqnr_db(simulate(prepared, case.images(1))[0], torch.from_numpy(found)) > 30.0
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        _gated_block(24),  # 32 are a third more
+        _gated_block(30, groups=15),
+        Case(lambda s: s.conv(s.conv(s.conv(s.input, 8), 30), 30, 3, groups=30)),  # its end is an output
+        Case(lambda s: s.conv(s.op("exp", s.conv(s.conv(s.input, 30), 30, 3, groups=30)), 4)),
+    ],
+)
+def test_other_convolutions_keep_their_channels(case: Case) -> None:
+    prepared, _ = lowered_case(case, "onnx-int8")
+    assert not any(v.shape[1:2] == (32,) for v in prepared.values())
+
+
+def test_a_weight_of_two_convolutions_is_not_filled_up() -> None:
+    case = Case(lambda s: s.conv(s.conv(s.conv(s.conv(s.input, 30), 30, 3, groups=30), 30), 30, 1))
+    graph = case.graph()
+    graph.nodes[3].inputs[1] = graph.nodes[2].inputs[1]
+    annotate(graph, case.images())
+    assert not any(v.shape[1:2] == (32,) for v in prepare(graph, INT8).values())
 
 
 def test_a_shuffle_leaves_no_transpose() -> None:

@@ -23,7 +23,7 @@ from edgekit.capture.onnx import activation, convolution, movement, pooling, res
 from edgekit.capture.onnx.activation import ErfTerm
 from edgekit.capture.onnx.file import OnnxFile, read
 from edgekit.capture.onnx.file import nodes as nodes_of
-from edgekit.capture.onnx.quantization import Quantized, fake_quantize
+from edgekit.capture.onnx.quantization import Quantized, fake_quantize, filled
 from edgekit.capture.onnx.registry import IMPORTERS, OnnxNode, Unsupported
 from edgekit.errors import CaptureError, GraphError
 from edgekit.infer_shapes import infer_shapes
@@ -200,6 +200,8 @@ class Importer:
         if node.op == "DequantizeLinear" or any(_is_symbolic(arg) for arg in args):
             if node.op in _MOVES and isinstance(args[0], Quantized):
                 return (self._moved(node, args),)
+            if node.op == "Pad" and isinstance(args[0], Quantized):
+                return (self._moved(node, [*args[:2], filled(args[0], args[2:]), *args[3:]]),)
             if node.op not in IMPORTERS or any(isinstance(a, Quantized) for a in args[1:]):
                 raise Unsupported(node.op)
             if isinstance(args[0], Quantized) and node.op != "DequantizeLinear":

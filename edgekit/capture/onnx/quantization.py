@@ -90,6 +90,16 @@ def _dtype(zero_point: Any) -> str:
     return "uint8" if zero_point is None else constant(zero_point, "zero points").dtype.name
 
 
+def filled(x: Quantized, given: list[Any]) -> np.ndarray:
+    """The number that a Pad of integers writes, as the real number it stands for."""
+    assert x.value.quant is not None
+    if not given or not isinstance(given[0], np.ndarray):
+        raise Unsupported("Pad of integers without a constant value")
+    dtype, (zero_point,) = given[0].dtype.name, x.value.quant.zero_point
+    code = int(given[0].reshape(-1)[0]) - _SIGNED[dtype][1]
+    return np.array((code - zero_point) * x.value.quant.scale[0], np.float32)
+
+
 def span(params: QuantParams) -> tuple[float, float]:
     """The real numbers at both ends of a per-tensor quantization."""
     half = 32768 if params.dtype == "int16" else 128

