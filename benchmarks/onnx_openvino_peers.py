@@ -8,7 +8,7 @@ that a run that was interrupted goes on where it stopped, and --stages runs some
 
     build     files of the seeded networks (see seeded.py) and of the reference checkpoints, every tool with
               the same calibration images (see runtimes_build.py)
-    latency   all files of a seeded network in turns in each of five fresh processes; OpenVINO computes in
+    latency   all files of a seeded network in turns in each of six fresh processes; OpenVINO computes in
               float32 and pins no thread, and once more in the precision it takes by itself, to compare with
     quality   SQNR and top-1 agreement with PyTorch's float logits; for the checkpoints, on the embedded set,
               also what TFLite, ONNX Runtime and OpenVINO answer alike
@@ -350,7 +350,12 @@ def main(arguments: list[str] | None = None) -> int:
         calibration=128,
     )
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--processes", type=int, default=5, help="fresh processes a figure rests on")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=6,
+        help="fresh processes a figure rests on; an even number loads each pair both ways",
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.models if name not in names]
     if unknown:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -272,7 +272,7 @@ def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _
     missing: list[str] = []
     try:
         for process in range(plan.processes):
-            for part in _parts(task):
+            for part in _parts(task, process):
                 request.say(f"process {process + 1} of {plan.processes}: {', '.join(part.files)}")
                 for name, run in harness.measure(board, part).items():
                     runs[name].append(run)
@@ -292,10 +292,14 @@ def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _
     return series
 
 
-def _parts(task: Task) -> list[Task]:
-    """Files interleave in one process; sustained, one file at a time: each would heat the others."""
+def _parts(task: Task, process: int) -> list[Task]:
+    """Files interleave in one process; sustained, one file at a time: each would heat the others.
+
+    Every other process loads them backwards: what is loaded later lies better in memory.
+    """
     if not task.profile.sustained:
-        return [task]
+        backwards = dict(list(task.files.items())[::-1])
+        return [replace(task, files=backwards) if process % 2 else task]
     return [
         Task({name: path}, task.profile, task.threads, task.delegate, task.starts)
         for name, path in task.files.items()

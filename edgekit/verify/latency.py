@@ -154,11 +154,11 @@ def latency(
             told = settings(file.kind, threads) | dict((properties or {}).get(name, {}))
             expected[name] = _partitions(file, threads)
             jobs[name] = {"path": _write(file, Path(folder, str(i))), "kind": file.kind, "settings": told}
-        job = asdict(plan) | {"files": jobs, "threads": threads, "seed": _SEED}
+        job = asdict(plan) | {"threads": threads, "seed": _SEED}
         before = machine()
         runs = []
         for done in range(plan.processes):
-            runs.append(_fresh_process(job))
+            runs.append(_fresh_process(job | {"files": load_order(jobs, done)}))
             if progress:
                 progress(done + 1, plan.processes)
         after = machine()
@@ -179,6 +179,15 @@ def latency(
         runtime=", ".join(dict.fromkeys(one["runtime"] for one in runs[0]["files"].values())),
         machine=before | {"load_after": after["load"], "note": _note(before, after, threads)},
     )
+
+
+def load_order(files: Mapping[str, Any], process: int) -> dict[str, Any]:
+    """Files as a process loads them: forwards in every other one, backwards in those between.
+
+    What is loaded later lies better in memory: the same OpenVINO file, loaded twice, ran up to 4 % faster as
+    the fifth than as the first.
+    """
+    return dict(list(files.items())[:: -1 if process % 2 else 1])
 
 
 def machine() -> dict[str, Any]:

@@ -36,6 +36,19 @@ def test_every_sample_is_kept(measured):
     assert one.init_ms > 0 and one.first_ms > 0
 
 
+def test_every_other_process_loads_the_files_backwards(monkeypatch):
+    orders, measure = [], module._fresh_process
+
+    def watched(job):
+        orders.append(list(job["files"]))
+        return measure(job)
+
+    monkeypatch.setattr(module, "_fresh_process", watched)
+    found = latency({"float": small_net("builtin"), "int8": small_net("table")}, profile=TINY)
+    assert orders == [["float", "int8"], ["int8", "float"]]
+    assert {name: len(runs) for name, runs in found.samples_ns.items()} == {"float": 2, "int8": 2}
+
+
 def test_delegation_and_machine_are_recorded(measured):
     assert measured.files["int8"].partitions == 1 and measured.files["int8"].delegated
     assert measured.files["float"].partitions == 2
