@@ -36,10 +36,7 @@ def connect(scheduler: str | None, devices: Sequence[Device]) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    for name in (
-        "distributed",
-        "asyncio",
-    ):  # what they complain of ends up in rows; asyncio: dask's own tasks
+    for name in ("distributed", "asyncio"):  # what they, and dask's own tasks, complain of ends up in rows
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if scheduler is not None:
         worker.check_scheduler(scheduler)
