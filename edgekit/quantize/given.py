@@ -33,7 +33,8 @@ def complete(graph: Graph, images: Callable[[], torch.Tensor] | None = None) -> 
     """
     graph = graph.copy()
     given = {v: v.quant for v in rules.activations(graph) if v.quant is not None}
-    bare = [group for group in _unknown(graph) if not any(v in given for v in group)]
+    groups = _unknown(graph)
+    bare = [unknown for _, unknown in groups if not any(v in given for v in unknown)]
     if bare and images is None:
         names = [group[0].name for group in bare]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -43,10 +44,10 @@ def complete(graph: Graph, images: Callable[[], torch.Tensor] | None = None) -> 
             "calibration images, a file that quantizes every activation, or the float model"
         )
     seen = ranges_of(observe(graph, images()), "trim") if bare and images is not None else {}
-    for group in _unknown(graph):
-        ranges = [v.range for v in group if v in given and v.range is not None]
+    for group, unknown in groups:
+        ranges = [v.range for v in unknown if v in given and v.range is not None]
         ranges = ranges or [seen[v] for v in group if v in seen]
-        for value in group:
+        for value in unknown:
             if value not in given:
                 value.range = (min(low for low, _ in ranges), max(high for _, high in ranges))
     for node in graph.nodes:
@@ -64,16 +65,16 @@ def complete(graph: Graph, images: Callable[[], torch.Tensor] | None = None) -> 
     return graph
 
 
-def _unknown(graph: Graph) -> list[list[Value]]:
-    """Groups of activations that share a scale, without what is constant or bounded by its op."""
+def _unknown(graph: Graph) -> list[tuple[list[Value], list[Value]]]:
+    """Groups of activations that share a scale, each with those not constant or fixed by their op."""
     producers = graph.producers()
 
     def known(value: Value) -> bool:
         node = producers.get(value)
         return value.is_constant or (node is not None and rules.fixed_range(node.op) is not None)
 
-    found = [[value for value in group if not known(value)] for group in rules.groups(graph)]
-    return [group for group in found if group]
+    found = [(group, [value for value in group if not known(value)]) for group in rules.groups(graph)]
+    return [(group, unknown) for group, unknown in found if unknown]
 
 
 def _per_channel(quant: QuantParams, shape: tuple[int, ...], axis: int, name: str) -> QuantParams:

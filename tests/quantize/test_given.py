@@ -45,6 +45,19 @@ def test_what_the_file_leaves_in_float_takes_its_range_from_images():
     assert done.value("x").quant == GIVEN and source.value("y").quant is None
 
 
+def test_what_moves_behind_a_fixed_range_takes_it_from_its_group():
+    source = graph()
+    logits, gate, moved = source.outputs[0], Value("gate", (1, 3)), Value("moved", (3, 1))
+    logits.quant, logits.range = GIVEN, SPAN
+    source.nodes += [
+        Node("sigmoid", [logits], [gate], {}),
+        Node("reshape", [gate], [moved], {"shape": (-1, 1)}),
+    ]
+    source.outputs = [moved]
+    done = complete(source, lambda: torch.zeros(2, 1, 2, 2))
+    assert done.value("moved").quant == done.value("gate").quant == QuantParams((1 / 256,), (-128,))
+
+
 def test_images_are_not_asked_for_when_the_file_gives_everything():
     source = graph()
     source.outputs[0].quant, source.outputs[0].range = GIVEN, SPAN
