@@ -41,8 +41,8 @@ from edgekit.device.inventory import load_inventory
 from edgekit.farm import plan, report, state
 from edgekit.farm.run import Run
 from edgekit.farm.scheduler import connect, find_boards
+from edgekit.files import write_atomic
 from edgekit.history import History
-from edgekit.store import write_atomic
 
 HERE = Path(__file__).resolve().parent
 WORKERS = 4
@@ -191,7 +191,7 @@ def _advertised(client: Any) -> dict[str, Any]:
 
 
 def _worker(address: str, inventory: Path) -> subprocess.Popen[bytes]:
-    command = "from edgekit.cli import main; main()"
+    command = "from edgekit.cli.main import main; main()"
     words = ["farm", "worker", "--scheduler", address, "--inventory", str(inventory)]
     path = os.pathsep.join([str(HERE.parent), str(HERE / "simulated")])
     return subprocess.Popen(

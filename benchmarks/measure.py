@@ -29,7 +29,8 @@ sys.path.insert(0, str(peers.ROOT))  # this checkout, whatever is installed
 
 from edgekit.data import ImageSet, open_images
 from edgekit.data.shapes import CLASS_NAMES
-from edgekit.verify import audit, delegation, drift, latency, runtime
+from edgekit.runtimes import audit, delegation, runtime
+from edgekit.verify import drift, latency
 
 LATENCY_PROFILE = latency.Profile(
     "benchmark", 5, 60, 4.0, 12.0, 10, 0.5

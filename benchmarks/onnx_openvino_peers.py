@@ -47,9 +47,9 @@ import seeded
 from edgekit import zoo
 from edgekit.errors import EdgekitError
 from edgekit.report.compare import speeds
+from edgekit.runtimes.runtime import settings
 from edgekit.verify.agreement import agreement
 from edgekit.verify.latency import QUICK, Latency, latency
-from edgekit.verify.runtime import settings
 
 STAGES = ("build", "latency", "quality", "export", "table")
 CALIBRATION_SEED, EVALUATION_SEED = 7, 11

@@ -29,9 +29,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever is installed
 
 import edgekit
+from edgekit.files import sha256_file, write_atomic
 from edgekit.history import History, Record
 from edgekit.history.compare import compare, process_medians
-from edgekit.store import sha256_file, write_atomic
 from edgekit.verify.latency import Profile, latency, machine
 
 HERE = Path(__file__).resolve().parent

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from edgekit.pipeline import Run
+    from edgekit.pipeline.pipeline import Run
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "build"]
@@ -44,7 +44,7 @@ def build(
     Raises: EdgekitError for input that cannot be used. A failed gate does not raise: see `run.ok` and
         `run.raise_for_gates()`.
     """
-    from edgekit import pipeline
+    from edgekit.pipeline import pipeline
 
     return pipeline.build_from_python(
         model,

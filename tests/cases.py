@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from edgekit.ir import Graph, Node, Value, run_node
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run_node
 
 Build = Callable[["Sketch"], Value]
 
@@ -92,7 +94,7 @@ class Sketch:
 
     def graph(self, *outputs: Value) -> Graph:
         graph = Graph([self.input], list(outputs), self.nodes, "case")
-        graph.check()
+        check(graph)
         return graph
 
 

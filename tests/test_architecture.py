@@ -15,15 +15,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgekit"
 
-CORE = {"edgekit.errors", "edgekit.ir", "edgekit.ops"}
+CORE = {"edgekit.errors", "edgekit.graph"}
 # Part -> what it may import of edgekit besides itself. The longest matching prefix counts.
 MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.errors": set(),
-    "edgekit.ir": {"edgekit.errors"},
-    "edgekit.ops": {"edgekit.errors", "edgekit.ir"},
-    "edgekit.infer_shapes": CORE,
+    "edgekit.files": {"edgekit.errors"},
+    "edgekit.graph": {"edgekit.errors"},
+    "edgekit.graph.ir": {"edgekit.errors"},
+    "edgekit.graph.ops": {"edgekit.errors"},
     "edgekit.capture": CORE,
-    "edgekit.capture.onnx": CORE | {"edgekit.capture", "edgekit.infer_shapes"},  # its files hold no shapes
+    "edgekit.capture.onnx": CORE | {"edgekit.capture"},
     "edgekit.passes": CORE,
     "edgekit.quantize": CORE,
     "edgekit.targets": {"edgekit.errors"},
@@ -35,79 +36,64 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.train": CORE | {"edgekit.data"},
     "edgekit.surgery": CORE,
     "edgekit.prune": CORE,
-    "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower"},
-    "edgekit.store": {"edgekit.errors"},
-    "edgekit.recipe": {"edgekit.errors"},
-    "edgekit.bundle": {"edgekit.errors", "edgekit.store"},  # atomic writes
-    "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.store"},
+    "edgekit.runtimes": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.verify"},
+    "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.runtimes"},
+    "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
+    "edgekit.pipeline.recipe": {"edgekit.errors"},
+    "edgekit.bundle": {"edgekit.errors", "edgekit.files"},
+    "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.files"},
     # a slice of the evaluation set as a model's input tensors
-    "edgekit.device.cli": {"edgekit.errors", "edgekit.device", "edgekit.bundle", "edgekit.history"},
     "edgekit.device.evaluation": {"edgekit.errors", "edgekit.device", "edgekit.data"},
     "edgekit.farm": {
         "edgekit.errors",
         "edgekit.bundle",
-        "edgekit.store",
+        "edgekit.files",
         "edgekit.device",
         "edgekit.report",
         "edgekit.history",
     },
     "edgekit.history": {"edgekit.errors"},
     "edgekit.report": {"edgekit.errors"},
-    # what pipeline.py is made of: a build's record and progress, and the directory it ends in
-    "edgekit.job": {"edgekit.errors"},
-    "edgekit.session": {"edgekit.errors", "edgekit.store"},
-    "edgekit.evidence": {
-        "edgekit.errors",
-        "edgekit.job",
-        "edgekit.proofs",
-        "edgekit.store",
-        "edgekit.targets",
-        "edgekit.data",
-        "edgekit.verify",
-        "edgekit.bundle",
-        "edgekit.report",
-    },
-    "edgekit.proofs": {
-        "edgekit.job",
-        "edgekit.session",
-        "edgekit.lower",
-        "edgekit.verify",
-        "edgekit.data",
-        "edgekit.recipe",
-    },
-    "edgekit.finished": {"edgekit"},
+    # a build's data, record and progress; the other files of the pipeline see every stage
+    "edgekit.pipeline.job": {"edgekit.errors"},
+    "edgekit.pipeline.session": {"edgekit.errors", "edgekit.pipeline.store"},
     # those that see everything
     "edgekit.pipeline": {"edgekit"},
     "edgekit.cli": {"edgekit"},
+    "edgekit.cli.main": {"edgekit"},
     "edgekit": {"edgekit"},
 }
 GAPS = {"edgekit.zoo.weights imports edgekit.data.shapes"}  # class names belong in the checkpoints' index
-LAZY = {"edgekit", "edgekit.cli"}  # these import stages only inside functions, for types, or by name
-# ir.check() and ir.run() look an op up: the one way back, taken inside functions.
-INSIDE_FUNCTIONS = {"edgekit.ir": {"edgekit.ops", "edgekit.infer_shapes"}}
+LAZY = {"edgekit", "edgekit.cli.main"}  # these import stages only inside functions, for types, or by name
 # Third-party module -> the parts that may import it.
 ONLY_IN: dict[str, set[str]] = {
     "flatbuffers": {"edgekit.lower.tflite"},
     "ai_edge_litert.schema_py_generated": {"edgekit.lower.tflite"},
-    "ai_edge_litert.interpreter": {"edgekit.verify", "edgekit.device.harness"},
-    "tflite_runtime": {"edgekit.verify", "edgekit.device.harness"},
-    "tensorflow": {"edgekit.verify", "edgekit.lower.savedmodel"},
-    "onnxruntime": {"edgekit.verify", "edgekit.device.harness"},
+    "ai_edge_litert.interpreter": {"edgekit.runtimes", "edgekit.verify", "edgekit.device.harness"},
+    "tflite_runtime": {"edgekit.runtimes", "edgekit.verify", "edgekit.device.harness"},
+    "tensorflow": {"edgekit.runtimes", "edgekit.lower.savedmodel"},
+    "onnxruntime": {"edgekit.runtimes", "edgekit.verify", "edgekit.device.harness"},
     "onnx": {"edgekit.lower.onnx", "edgekit.capture.onnx"},
     "onnxsim": {"edgekit.lower.onnx"},
-    "openvino": {"edgekit.lower.openvino", "edgekit.verify", "edgekit.device.harness"},
+    "openvino": {
+        "edgekit.lower.openvino",
+        "edgekit.runtimes",
+        "edgekit.verify.latency_worker",
+        "edgekit.device.harness",
+    },
     "nncf": {"edgekit.lower.openvino"},
     "distributed": {"edgekit.farm"},
     "dask": {"edgekit.farm"},
-    "typer": {"edgekit.cli", "edgekit.device.cli", "edgekit.history.cli", "edgekit.farm.cli"},
+    "typer": {"edgekit.cli"},
     "jinja2": {"edgekit.report", "edgekit.farm.page"},
 }
 NO_TORCH = {
     "edgekit.errors",
+    "edgekit.files",
     "edgekit.report",
     "edgekit.bundle",
-    "edgekit.recipe",
-    "edgekit.store",
+    "edgekit.pipeline.recipe",
+    "edgekit.pipeline.store",
     "edgekit.history",
 }
 
@@ -207,8 +193,6 @@ def violations(found: list[Import]) -> list[str]:
             broken.append(f"{item.importer} has no row in MAY_IMPORT")
             continue
         if item.imported.split(".")[0] == "edgekit":
-            if item.lazy and _within(item.imported, INSIDE_FUNCTIONS.get(part, set())):
-                continue
             if item.imported == "edgekit":  # __version__: importing the package loads nothing
                 continue
             if part in LAZY and not item.lazy and not _within(item.imported, {"edgekit.errors", part}):
@@ -229,7 +213,7 @@ def test_every_import_is_in_the_table() -> None:
 
 
 def test_core_modules_exist() -> None:
-    assert {item.importer for item in _all_imports()} >= CORE
+    assert {item.importer for item in _all_imports()} >= {"edgekit.graph.ir", "edgekit.graph.ops"}
 
 
 @pytest.mark.parametrize(
@@ -245,16 +229,16 @@ def test_core_modules_exist() -> None:
         ("edgekit.passes.rewrite", "import importlib\nimportlib.import_module('edgekit.quantize')"),
         ("edgekit.passes.rewrite", "from importlib import import_module\nimport_module('edgekit.quantize')"),
         ("edgekit.passes.rewrite", "__import__('edgekit.quantize')"),
-        ("edgekit.ir", "from edgekit.ops import OPS"),
-        ("edgekit.ir", "def f():\n    import edgekit.capture"),
-        ("edgekit.errors", "import edgekit.ir"),
+        ("edgekit.graph.ops", "from edgekit.graph.shapes import infer_shapes"),
+        ("edgekit.graph.ir", "def f():\n    import edgekit.capture"),
+        ("edgekit.errors", "import edgekit.graph.ir"),
         ("edgekit.zoo.names", "from edgekit.data import shapes"),
         ("edgekit.zoo.names", "import flatbuffers"),
-        ("edgekit.verify.audit", "from ai_edge_litert import schema_py_generated"),
+        ("edgekit.runtimes.audit", "from ai_edge_litert import schema_py_generated"),
         ("edgekit.lower.tflite.builder", "from ai_edge_litert.interpreter import Interpreter"),
         ("edgekit.report.charts", "def f():\n    import torch.nn"),
         ("edgekit.bundle.write", "from torchvision import models"),
-        ("edgekit.cli", "from edgekit import pipeline"),
+        ("edgekit.cli.main", "from edgekit import pipeline"),
         ("edgekit.surprise", "import edgekit.errors"),
     ],
 )
@@ -270,13 +254,12 @@ def test_the_table_catches(module: str, source: str) -> None:
             "edgekit.passes.rewrite",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import edgekit.quantize",
         ),
-        ("edgekit.passes.rewrite", "from edgekit.ir import Graph\nfrom . import fold_scale"),
-        ("edgekit.ir", "def f():\n    from edgekit.ops import OPS"),
+        ("edgekit.passes.rewrite", "from edgekit.graph.ir import Graph\nfrom . import fold_scale"),
         ("edgekit.zoo.names", "from edgekit.data.preprocessing import Preprocessing"),
-        ("edgekit.verify.audit", "from edgekit.lower.tflite.reader import read"),
-        ("edgekit.pipeline", "from edgekit import capture, quantize"),
-        ("edgekit.cli", "def build():\n    from edgekit import pipeline"),
-        ("edgekit.cli", "from edgekit.errors import EdgekitError"),
+        ("edgekit.runtimes.audit", "from edgekit.lower.tflite.reader import read"),
+        ("edgekit.pipeline.pipeline", "from edgekit import capture, quantize"),
+        ("edgekit.cli.main", "def build():\n    from edgekit import pipeline"),
+        ("edgekit.cli.main", "from edgekit.errors import EdgekitError"),
     ],
 )
 def test_the_table_allows(module: str, source: str) -> None:
@@ -289,7 +272,7 @@ def test_the_table_allows(module: str, source: str) -> None:
     assert violations(imports_of(source, module, False, known)) == []
 
 
-LIGHT = ["edgekit", *(["edgekit.cli"] if (PACKAGE / "cli.py").exists() else [])]
+LIGHT = ["edgekit", "edgekit.cli.main"]
 
 
 @pytest.mark.parametrize("module", LIGHT)

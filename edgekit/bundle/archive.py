@@ -14,7 +14,7 @@ from pathlib import Path
 from edgekit.bundle.check import read_manifest
 from edgekit.bundle.names import inside
 from edgekit.errors import ArtifactError
-from edgekit.store import storage_errors, write_atomic
+from edgekit.files import storage_errors, write_atomic
 
 _DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold: times of the build stay out
 _CHUNK = 1 << 20

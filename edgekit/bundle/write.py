@@ -25,7 +25,7 @@ import numpy as np
 from edgekit.bundle.names import inside, one_line
 from edgekit.bundle.preprocessing import steps
 from edgekit.errors import ArtifactError, StoreError
-from edgekit.store import storage_errors
+from edgekit.files import storage_errors
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1

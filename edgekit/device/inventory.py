@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UsageError, did_you_mean
-from edgekit.store import write_atomic
+from edgekit.files import write_atomic
 
 HOST = "host"
 TEMPLATE = """\

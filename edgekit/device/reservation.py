@@ -24,7 +24,7 @@ from edgekit.device.inventory import Device
 from edgekit.device.kinds import find_kind
 from edgekit.device.transport import Owner, Transport, open_transport, parse_owner
 from edgekit.errors import DeviceBusyError, InfrastructureError
-from edgekit.store import default_root, write_atomic
+from edgekit.files import default_root, write_atomic
 
 FAILURES_TO_BAD = 3
 _FORCE_S = 5.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from edgekit.bundle import safe_name
 from edgekit.errors import ArtifactError, ReportError
-from edgekit.store import write_atomic
+from edgekit.files import write_atomic
 
 SCHEMA_VERSION = 1
 VALID, INVALID = "valid", "INVALID"

@@ -16,7 +16,7 @@ from edgekit.device.harness import model_files, model_sha256
 from edgekit.device.profiles import find_profile
 from edgekit.errors import UsageError
 from edgekit.farm.state import NAME as JOURNAL
-from edgekit.store import sha256_file
+from edgekit.files import sha256_file
 
 
 @dataclass(frozen=True)

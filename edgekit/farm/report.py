@@ -18,9 +18,9 @@ from edgekit.errors import ReportError
 from edgekit.farm.page import render_html, render_markdown
 from edgekit.farm.plan import Artifact
 from edgekit.farm.state import FAILED, FINAL, INVALID, NOT_RUN, UNREACHED, VALID, Journal, Row, overlaps
+from edgekit.files import write_atomic
 from edgekit.history import History, Record, series_of
 from edgekit.history.compare import RefusedError, compare
-from edgekit.store import write_atomic
 
 SCHEMA_VERSION = 1
 STATUSES = (VALID, INVALID, FAILED, UNREACHED, NOT_RUN)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.store import storage_errors, write_atomic
+from edgekit.files import storage_errors, write_atomic
 
 NAME = "journal.jsonl"
 VERSION = 1

@@ -42,7 +42,7 @@ from edgekit.errors import (
     InfrastructureError,
     UsageError,
 )
-from edgekit.store import default_root, sha256_file, write_atomic
+from edgekit.files import default_root, sha256_file, write_atomic
 
 MEASURED, JOB, LINK, REFUSED, BUSY, FILES = "measured", "job", "link", "refused", "busy", "files"
 STOPPED = "stopped"

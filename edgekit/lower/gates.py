@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from edgekit.ir import QuantParams
+from edgekit.graph.ir import QuantParams
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

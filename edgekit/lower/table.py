@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from edgekit.errors import GraphError, UnsupportedError, UsageError
-from edgekit.ir import Graph, Node
+from edgekit.graph.ir import Graph, Node
 from edgekit.targets import Target
 
 Check = Callable[[Node, Target], str | None]

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgekit.errors import GraphError
-from edgekit.ir import Graph
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm
 from edgekit.passes.drop_padded_channels import drop_padded_channels
@@ -58,7 +59,7 @@ def optimize(graph: Graph, passes: tuple[Pass, ...] = FLOAT) -> list[PassRecord]
         removed = graph.remove_dead()
         try:
             if count or removed:
-                graph.check()
+                check(graph)
         except GraphError as error:
             before = ", ".join(r.name for r in records) or "none"
             raise GraphError(f"[passes] {rewrite.__name__} (after {before}): {error}") from error

@@ -8,7 +8,7 @@ mean(keepdim) whose only reader flattens it                   -> mean(keepdim=Fa
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.passes.rewrite import keep_annotation
 
 

@@ -6,7 +6,7 @@ pre-activation ResNet).
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.passes.fold_batch_norm import affine, has_statistics
 from edgekit.passes.rewrite import ConstantNames
 

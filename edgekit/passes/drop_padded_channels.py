@@ -5,7 +5,7 @@ Files for ONNX Runtime have such an image: its integer kernel takes channels in 
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.passes.rewrite import ConstantNames
 
 

@@ -9,7 +9,7 @@ import math
 
 import torch
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.passes.rewrite import ConstantNames
 
 MASKED = -100.0  # what a boolean mask becomes: exp(-100) is nothing, and an int8 range still holds it

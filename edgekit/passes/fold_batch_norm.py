@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.ir import Graph, Node
+from edgekit.graph.ir import Graph, Node
 from edgekit.passes.rewrite import ConstantNames, bias_name, remove_nodes, scalable, sole_reader
 
 OUTPUT_AXIS = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.ir import Graph, Node
+from edgekit.graph.ir import Graph, Node
 from edgekit.passes.rewrite import (
     ConstantNames,
     bias_name,

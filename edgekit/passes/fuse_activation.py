@@ -7,7 +7,7 @@ max(relu(x)) = relu(max(x)).
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node
+from edgekit.graph.ir import Graph, Node
 from edgekit.passes.rewrite import remove_nodes, sole_reader
 
 FUSES = {"conv2d", "linear", "conv_transpose2d", "add", "sub", "mul"}

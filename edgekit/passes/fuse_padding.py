@@ -5,7 +5,7 @@ Does not fire when the padded value has other readers, nor on negative (cropping
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node
+from edgekit.graph.ir import Graph, Node
 from edgekit.passes.rewrite import sole_reader
 
 

@@ -5,7 +5,7 @@ A reshape that merges into its reader must keep the leading -1 that carries the 
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.passes.rewrite import keep_annotation, remove_nodes
 
 

@@ -10,7 +10,7 @@ x * (1/6) * relu6(x + 3)          is left alone: no library writes it
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 
 GATES = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
 

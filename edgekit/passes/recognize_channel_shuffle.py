@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.ir import Graph
+from edgekit.graph.ir import Graph
 from edgekit.passes.rewrite import sole_reader
 
 

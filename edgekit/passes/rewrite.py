@@ -6,7 +6,7 @@ from collections import Counter
 
 import torch
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 
 
 def sole_reader(counts: Counter[Value], value: Value) -> bool:

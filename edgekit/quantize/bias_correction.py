@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.quantize import qparams, rounding, rules
 from edgekit.quantize.observers import Observations, channel_mean
 from edgekit.quantize.simulate import Simulator

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.quantize import rules
 from edgekit.quantize.observers import Observations, sample_positions, trim_count
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph, QuantParams, Value
+from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.quantize import rules
 from edgekit.quantize.observers import observe
 from edgekit.quantize.qparams import annotate

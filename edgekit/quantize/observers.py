@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph, Node, Value
-from edgekit.ops import OPS
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS
 from edgekit.quantize import rules
 from edgekit.quantize.walk import Arguments, activate_, batches, check_images, walk, without_activation
 

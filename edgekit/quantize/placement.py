@@ -14,8 +14,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from edgekit.ir import Graph, Node, Value
-from edgekit.ops import OPS
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS
 from edgekit.quantize import qparams, rules
 from edgekit.quantize.bias_correction import trimmed_mean
 from edgekit.quantize.observers import channel_mean

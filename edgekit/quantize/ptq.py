@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph, QuantParams, Value
+from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.quantize import qparams, ranges, rounding
 from edgekit.quantize.bias_correction import adjust
 from edgekit.quantize.equalize import equalize

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.quantize import rules
 
 LIMITS: dict[str, tuple[int, int]] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.ir import Value
+from edgekit.graph.ir import Value
 from edgekit.quantize import rules
 from edgekit.quantize.observers import Observations, trim_count
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from edgekit.ir import Graph, Node, QuantParams
+from edgekit.graph.ir import Graph, Node, QuantParams
 from edgekit.quantize import qparams, rules
 
 Tensor = torch.Tensor

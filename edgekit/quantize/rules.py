@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 
 Range = tuple[float, float]
 

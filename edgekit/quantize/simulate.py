@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 import torch
 
-from edgekit.ir import Graph, Node, QuantParams, Value
-from edgekit.ops import OPS
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import OPS
 from edgekit.quantize import qparams, rules
 from edgekit.quantize.walk import Arguments, batches, walk
 

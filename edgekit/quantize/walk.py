@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph, Node, Value
-from edgekit.ops import OPS
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS
 
 Arguments = list[torch.Tensor | None]
 Apply = Callable[[Node, Arguments], Sequence[torch.Tensor]]

@@ -28,9 +28,9 @@ def print_audit(
     ONNX Runtime and OpenVINO rewrite a file, so the operators of a .onnx and an .xml are those executed.
 
     Args:
-        audit: as `edgekit.verify.audit(...).as_dict()` gives it; sections whose keys are absent are left out.
+        audit: as `edgekit.runtimes.audit` gives it, as a dict; sections whose keys are absent are left out.
         title: the file's name; its ending tells a runtime with delegates from one without.
-        delegation: as `edgekit.verify.delegation(...).as_dict()` gives it; without it nothing is said of
+        delegation: as `edgekit.runtimes.delegation(...).as_dict()` gives it; without it nothing is said of
             partitions.
         layers: also list every operator.
     """

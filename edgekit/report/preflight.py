@@ -19,7 +19,7 @@ def print_preflight(content: Row, console: Console | None = None) -> None:
     """Print one file: counts, operators by name, why some are left, and where the compiler says otherwise.
 
     Args:
-        content: as `edgekit.finished.check` returns it.
+        content: as `edgekit.pipeline.finished.check` returns it.
     """
     console = console or Console(highlight=False)
     rows = content["operators"]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 
 _VIEWS = frozenset(("reshape", "permute"))
 _BIAS_BYTES = 4  # float32 or int32, whatever the weights are

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from edgekit.errors import ArtifactError
-from edgekit.ir import Graph, Value, run
+from edgekit.graph.ir import Graph, Value
+from edgekit.graph.run import run
+from edgekit.runtimes.litert.run import infer, open_interpreter
+from edgekit.runtimes.runtime import Source
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import compute, is_exact, quantize_reals
-from edgekit.verify.litert import infer, open_interpreter
-from edgekit.verify.runtime import Source
 
 Tensor = torch.Tensor
 

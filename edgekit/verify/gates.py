@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from edgekit.runtimes.audit import Audit
+from edgekit.runtimes.delegation import Delegation
+from edgekit.runtimes.tensorflow.run import TensorflowCheck
 from edgekit.verify.agreement import Agreement, Divergence
-from edgekit.verify.audit import Audit
-from edgekit.verify.delegation import Delegation
 from edgekit.verify.drift import Drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity
 from edgekit.verify.latency import Latency
 from edgekit.verify.layers import LayerError
 from edgekit.verify.runtime_fidelity import RuntimeFidelity
-from edgekit.verify.tensorflow_check import TensorflowCheck
 
 _RELATIVE = 1e-4  # of a float output, between two interpreters
 

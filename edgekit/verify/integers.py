@@ -22,7 +22,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from edgekit.ir import Node, QuantParams, Value, run_node
+from edgekit.graph.ir import Node, QuantParams, Value
+from edgekit.graph.run import run_node
 
 Tensor = torch.Tensor
 LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}

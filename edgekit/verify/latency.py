@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.verify.litert import open_interpreter
-from edgekit.verify.runtime import settings
-from edgekit.verify.sources import ModelFile, Source, open_source
+from edgekit.runtimes.litert.run import open_interpreter
+from edgekit.runtimes.runtime import settings
+from edgekit.runtimes.sources import ModelFile, Source, open_source
 
 _SEED = 0
 _RESAMPLES = 2000

@@ -28,10 +28,10 @@ import numpy as np
 from edgekit.lower.onnx.reader import with_numbered_nodes
 from edgekit.lower.tflite.expose import prefix
 from edgekit.lower.tflite.reader import read_model
-from edgekit.verify.audit import OpRecord, audit
-from edgekit.verify.audit_tflite import table_chains
+from edgekit.runtimes.audit import OpRecord, audit
+from edgekit.runtimes.litert.audit import table_chains
+from edgekit.runtimes.sources import ModelFile, Source, open_source
 from edgekit.verify.latency import Profile, latency
-from edgekit.verify.sources import ModelFile, Source, open_source
 
 CUTS = 24
 PROFILED_RUNS = 50
@@ -164,8 +164,8 @@ def _onnx(file: ModelFile, threads: int) -> list[tuple[int, float]]:
     """(operator, mean milliseconds) by ONNX Runtime's profiler, of the graph it executes, nodes numbered."""
     import onnxruntime
 
-    from edgekit.verify.audit_onnx import executed
-    from edgekit.verify.onnx_runtime import open_session
+    from edgekit.runtimes.onnxruntime.audit import executed
+    from edgekit.runtimes.onnxruntime.run import open_session
 
     found = executed(file)
     given = {t.name: np.zeros([max(1, size) for size in t.shape], t.dtype) for t in found.graph.inputs}
@@ -191,8 +191,8 @@ def _onnx(file: ModelFile, threads: int) -> list[tuple[int, float]]:
 
 def _openvino(file: ModelFile, threads: int) -> list[tuple[int, float]]:
     """(operator, mean milliseconds) by OpenVINO's performance counters."""
-    from edgekit.verify.audit_openvino import executed
-    from edgekit.verify.openvino_runtime import compile_network, read_network
+    from edgekit.runtimes.openvino.audit import executed
+    from edgekit.runtimes.openvino.run import compile_network, read_network
 
     _, steps = executed(file)
     compiled = compile_network(file, read_network(file), threads, PERF_COUNT=True)

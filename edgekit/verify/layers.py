@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekit.ir import Graph, Node, Value, run, run_node
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run, run_node
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.fidelity import batch_dims
 from edgekit.verify.integers import dequantize, quantize_reals

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 
 from edgekit.errors import ArtifactError
-from edgekit.ir import Graph, Node, Value, run_node
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run_node
+from edgekit.runtimes.placed import Placed, placed_values
+from edgekit.runtimes.runtime import run_model
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import dequantize, quantize_reals, weight_codes
-from edgekit.verify.placed import Placed, placed_values
-from edgekit.verify.runtime import run_model
 
 Tensor = torch.Tensor
 # A copy with more outputs may round a tie the other way or fuse less, and a step in a squeeze-excite gate

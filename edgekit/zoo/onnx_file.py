@@ -14,7 +14,8 @@ from torch import nn
 
 from edgekit.capture.onnx import OnnxFile, import_onnx, read
 from edgekit.errors import UnknownModelError, UsageError, WeightsError
-from edgekit.ir import Graph, run
+from edgekit.graph.ir import Graph
+from edgekit.graph.run import run
 from edgekit.zoo import Model
 from edgekit.zoo.weights import preprocessing_from
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from edgekit.capture import capture
-from edgekit.ir import Graph, Node, Value, run
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -72,7 +74,7 @@ def chain(shape: tuple[int, ...], *steps: tuple[Any, ...]) -> Graph:
         graph.nodes.append(Node(op, [last, *inputs], [result], attrs, f"layer{i}"))
         last = result
     graph.outputs = [last]
-    graph.check()
+    check(graph)
     return graph
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from edgekit.capture import capture, import_program
 from edgekit.errors import CaptureError
+from edgekit.graph.run import as_module
 
 X = noise(1, 4, 8, 8)
 VECTOR = noise(4, 1, 1, seed=1)
@@ -403,7 +404,7 @@ def test_capture_leaves_gradients_and_parameters_alone() -> None:
     module.train()(X).sum().backward()
     assert all(p.grad is not None for p in module.parameters())
     module.eval()
-    graph.module()
+    as_module(graph)
     assert all(
         torch.equal(state[k], v)
         for k, v in module.state_dict().items()

@@ -19,7 +19,7 @@ from onnx_graphs import model, noise, saved
 from edgekit.capture import relative_error
 from edgekit.capture.onnx import import_onnx, prove, read
 from edgekit.errors import ArtifactError, CaptureError
-from edgekit.ir import Graph
+from edgekit.graph.ir import Graph
 
 
 def runtime(path: Path) -> Any:

@@ -13,7 +13,10 @@ from graphs import chain, noise, outputs
 from safetensors.torch import load_file, save_file
 
 from edgekit.errors import ArtifactError, GraphError
-from edgekit.ir import Graph, Node, QuantParams, Value, load, run
+from edgekit.graph.check import check
+from edgekit.graph.file import graph_hash, load, save
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.run import as_module, run
 
 CONV = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
 
@@ -112,7 +115,7 @@ def test_check_finds(damage: Callable[[Graph], None], message: str) -> None:
     graph = small()
     damage(graph)
     with pytest.raises(GraphError, match=message) as caught:
-        graph.check()
+        check(graph)
     assert "\n" not in str(caught.value)
 
 
@@ -126,13 +129,13 @@ def test_quant_params_refuse_nonsense() -> None:
 def test_hash_is_stable_over_copy_save_and_process(tmp_path: Path) -> None:
     graph = annotated()
     path = tmp_path / "graph.safetensors"
-    graph.save(path)
-    assert graph.copy().hash() == graph.hash() == load(path).hash()
+    save(graph, path)
+    assert graph_hash(graph.copy()) == graph_hash(graph) == graph_hash(load(path))
     other = subprocess.run(
         [
             sys.executable,
             "-c",
-            "import sys; from edgekit.ir import load; print(load(sys.argv[1]).hash())",
+            "import sys; from edgekit.graph.file import *; print(graph_hash(load(sys.argv[1])))",
             path,
         ],
         capture_output=True,
@@ -140,7 +143,7 @@ def test_hash_is_stable_over_copy_save_and_process(tmp_path: Path) -> None:
         check=True,
         cwd=Path(__file__).parents[2],
     )
-    assert other.stdout.strip() == graph.hash()
+    assert other.stdout.strip() == graph_hash(graph)
 
 
 def _flip_bit(graph: Graph) -> None:
@@ -166,9 +169,9 @@ def _batchable(graph: Graph) -> None:
 @pytest.mark.parametrize("change", [_flip_bit, _attribute, _range, _scale, _batchable])
 def test_hash_changes_with(change: Callable[[Graph], None]) -> None:
     graph = annotated()
-    before = graph.hash()
+    before = graph_hash(graph)
     change(graph)
-    assert graph.hash() != before
+    assert graph_hash(graph) != before
 
 
 def test_save_and_load_keep_everything(tmp_path: Path) -> None:
@@ -182,9 +185,9 @@ def test_save_and_load_keep_everything(tmp_path: Path) -> None:
     graph.nodes[-1].inputs[0] = graph.nodes[-2].output
     graph.nodes[-1].attrs = {"normalized_shape": (4,), "eps": 1e-5}
     graph.outputs = [last, graph.nodes[-1].output, integers]
-    graph.check()
+    check(graph)
     path = tmp_path / "graph.safetensors"
-    graph.save(path)
+    save(graph, path)
     back = load(path)
     assert str(back) == str(graph)
     assert back.batchable is False and back.name == graph.name
@@ -287,7 +290,7 @@ def _bad_quant(path: Path) -> None:
 )
 def test_load_refuses_damaged_files(damage: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "graph.safetensors"
-    annotated().save(path)
+    save(annotated(), path)
     damage(path)
     with pytest.raises(ArtifactError, match=r"graph\.safetensors: ") as caught:
         load(path)
@@ -349,7 +352,7 @@ def test_a_graph_that_bakes_the_batch_splits_every_input() -> None:
     flat = [Value("flat_a", (2,)), Value("flat_b", (2,))]
     nodes = [Node("reshape", [v], [f], {"shape": (2,)}) for v, f in zip((a, b), flat, strict=True)]
     graph = Graph([a, b], [total], [*nodes, Node("add", flat, [total])], batchable=False)
-    graph.check()
+    check(graph)
     x, y = noise(3, 2), noise(3, 2, seed=1)
     torch.testing.assert_close(outputs(graph, x, y)[0], (x + y).reshape(-1))
 
@@ -357,21 +360,22 @@ def test_a_graph_that_bakes_the_batch_splits_every_input() -> None:
 def test_training_the_module_changes_the_graph() -> None:
     graph = small()
     given = graph.nodes[0].inputs[1].data
-    before, kept = graph.hash(), given.clone()
-    module = graph.module()
+    before, kept = graph_hash(graph), given.clone()
+    module = as_module(graph)
     assert {name for name, _ in module.named_parameters()} == {"conv2d0/0", "conv2d0/1"}
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     x = noise(4, 3, 6, 6)
     first = module(x).square().mean()
     first.backward()
     optimizer.step()
-    assert graph.hash() != before
+    assert graph_hash(graph) != before
     assert module(x).square().mean() < first
     assert torch.equal(outputs(graph, x)[0], module(x).detach())
     assert torch.equal(given, kept)  # the tensors handed in belong to their owner
     copied = graph.copy()
     assert (
-        copied.hash() == graph.hash() and copied.nodes[0].inputs[1].data is not graph.nodes[0].inputs[1].data
+        graph_hash(copied) == graph_hash(graph)
+        and copied.nodes[0].inputs[1].data is not graph.nodes[0].inputs[1].data
     )
 
 
@@ -384,7 +388,7 @@ def test_parameter_names_never_collide() -> None:
     )
     for node, name in zip(graph.nodes, ("a.b", "a/b", "graph"), strict=True):
         node.inputs[1].name = name
-    assert len(list(graph.module().parameters())) == 3
+    assert len(list(as_module(graph).parameters())) == 3
 
 
 # edits

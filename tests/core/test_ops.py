@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from graphs import noise
 
 from edgekit.errors import GraphError
-from edgekit.infer_shapes import infer_shapes
-from edgekit.ir import Node, Value, run_node
-from edgekit.ops import OPS
+from edgekit.graph.ir import Node, Value
+from edgekit.graph.ops import OPS
+from edgekit.graph.run import run_node
+from edgekit.graph.shapes import infer_shapes
 
 X = noise(2, 4, 5, 6)
 Y = noise(2, 4, 5, 6, seed=1)

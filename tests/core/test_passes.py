@@ -13,7 +13,10 @@ from torch import nn
 
 from edgekit.capture import capture
 from edgekit.errors import GraphError
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.check import check
+from edgekit.graph.file import graph_hash
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.run import as_module
 from edgekit.passes import FLOAT, Pass, optimize
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm
@@ -55,7 +58,7 @@ def rewritten(graph: Graph, rewrite: Pass, rewrites: int, left: list[str], x: to
     names = [v.name for v in graph.outputs]
     assert rewrite(graph) == rewrites
     graph.remove_dead()
-    graph.check()
+    check(graph)
     assert ops(graph) == left
     for a, b in zip(outputs(graph, images), before, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
@@ -682,7 +685,7 @@ def test_optimize_never_writes_the_users_parameters() -> None:
 
 def test_optimize_after_training_gives_plain_constants() -> None:
     graph = captured(lambda m, x: m.n(m.c(x)), X, c=conv(), n=norm())
-    graph.module()
+    as_module(graph)
     optimize(graph)
     assert all(v.data.grad_fn is None for v in graph.constants())
-    assert graph.copy().hash() == graph.hash()
+    assert graph_hash(graph.copy()) == graph_hash(graph)

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 from boards import Board, leftovers, missing, need
 
-from edgekit import pipeline, recipe
 from edgekit.device.drift import Evaluation, golden_evaluation
 from edgekit.device.evaluation import slice_evaluation
 from edgekit.device.harness import Board as Connected
@@ -28,6 +27,7 @@ from edgekit.device.inventory import Device, Limits
 from edgekit.device.measure import measure
 from edgekit.device.profiles import Profile
 from edgekit.device.reservation import look
+from edgekit.pipeline import pipeline, recipe
 
 IMAGES = 3
 HERE = Device("host", "host", {"type": "local"}, python=sys.executable)

@@ -34,7 +34,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def edgekit(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from edgekit.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from edgekit.cli.main import main; main()", *words]
     return subprocess.run(
         command, capture_output=True, text=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)} | env
     )
@@ -223,7 +223,7 @@ def test_a_board_is_held_until_interrupted(pi: Board, tmp_path: Path) -> None:
     transport = f"transport = {{type = 'ssh', host = 'board', config = '{pi.transport['config']}'}}"
     text = f"[devices.pi4-a]\nkind = 'raspberry_pi'\n{transport}\nbase = '{pi.base}'\n"
     inventory = str(write(tmp_path / "devices.toml", text))
-    command = [sys.executable, "-c", "from edgekit.cli import main; main()", "devices", "lock", "pi4-a"]
+    command = [sys.executable, "-c", "from edgekit.cli.main import main; main()", "devices", "lock", "pi4-a"]
     holder = subprocess.Popen(
         [*command, "--inventory", inventory],
         stdout=subprocess.PIPE,

@@ -26,8 +26,8 @@ from edgekit.device.result import read_result
 from edgekit.errors import ArtifactError
 from edgekit.history import load
 from edgekit.history.compare import compare
-from edgekit.verify.openvino_runtime import Runner
-from edgekit.verify.sources import open_source
+from edgekit.runtimes.openvino.run import Runner
+from edgekit.runtimes.sources import open_source
 
 HERE = Device("host", "host", {"type": "local"}, python=sys.executable)
 SHORT = Profile("short", 2, 20, 0.0, 2.0, 2, 0.0)

@@ -16,7 +16,7 @@ from boards_shelf import Shelf
 from edgekit.farm import state
 
 Make = Callable[..., Shelf]
-MAIN = "from edgekit.cli import main; main()"
+MAIN = "from edgekit.cli.main import main; main()"
 
 
 def words(made: Shelf, *more: str) -> list[str]:

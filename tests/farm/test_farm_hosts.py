@@ -24,7 +24,7 @@ from boards import leftovers, namespace, stop
 
 from edgekit.farm import state
 
-MAIN = "from edgekit.cli import main; main()"
+MAIN = "from edgekit.cli.main import main; main()"
 MODELS = Path(__file__).parents[1] / "device" / "models"
 REAL = 'kind = "host"\ntransport = { type = "local" }\nemulated = true\n'
 SIMULATED = 'kind = "simulated"\ntransport = { type = "local" }\nemulated = true\nenv = { SIM_MS = "900" }\n'

@@ -22,7 +22,7 @@ from edgekit.device.reservation import host_owner
 from edgekit.farm import state
 
 Make = Callable[..., Shelf]
-MAIN = "from edgekit.cli import main; main()"
+MAIN = "from edgekit.cli.main import main; main()"
 MODEL = Path(__file__).parents[1] / "device" / "models" / "tflite-int8" / "model.tflite"
 
 

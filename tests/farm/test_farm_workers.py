@@ -26,7 +26,7 @@ from edgekit.farm.worker import _evaluation_of
 
 Make = Callable[..., Shelf]
 BUNDLE = Path(__file__).parents[1] / "device" / "models" / "tflite-int8"
-MAIN = "from edgekit.cli import main; main()"
+MAIN = "from edgekit.cli.main import main; main()"
 
 
 def edgekit(*words: str | Path, environment: dict[str, str], **options: Any) -> subprocess.Popen[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from history_records import FLAT, record
 
-from edgekit import cli
+from edgekit.cli import main as cli
 from edgekit.history import History
 from edgekit.history.table import BARS, INVALID, sparkline
 

@@ -15,7 +15,7 @@ import litert
 import onnx_runs
 
 from edgekit.errors import UnsupportedError
-from edgekit.ops import OPS
+from edgekit.graph.ops import OPS
 from edgekit.targets import TARGETS
 from tests.cases import OP_CASES
 

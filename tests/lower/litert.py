@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from edgekit.ir import Graph, Value, run
+from edgekit.graph.ir import Graph, Value
+from edgekit.graph.run import run
 from edgekit.lower.tflite import Lowered, lower, prepare
 from edgekit.quantize import qparams
 from edgekit.targets import get_target

@@ -11,7 +11,7 @@ import onnxruntime
 import torch
 from litert import annotate
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.lower.onnx import Lowered, lower, prepare
 from edgekit.targets import get_target
 from tests.cases import Case

@@ -9,7 +9,7 @@ import openvino
 import torch
 from litert import annotate
 
-from edgekit.ir import Graph
+from edgekit.graph.ir import Graph
 from edgekit.lower.openvino import Lowered, lower, prepare
 from edgekit.targets import get_target
 from tests.cases import Case

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from litert import lowered_case, run_file, to_torch_layout
 
-from edgekit.ir import run
+from edgekit.graph.run import run
 from edgekit.quantize import simulate
 from tests.cases import Case, conv
 

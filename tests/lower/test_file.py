@@ -8,9 +8,9 @@ from ai_edge_litert import schema_py_generated as schema
 from litert import interpreter, lowered_case, run_file, to_native, to_real, undelegated
 
 from edgekit.errors import UnsupportedError, UsageError
-from edgekit.ir import Node, Value
+from edgekit.graph.ir import Node, Value
+from edgekit.graph.ops import OPS
 from edgekit.lower.tflite import lower, prepare, supported, unsupported
-from edgekit.ops import OPS
 from edgekit.targets import TARGETS, get_target
 from tests.cases import Case, Sketch, conv
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from litert import annotate, lowered_case, partitions, run_file, undelegated
 
-from edgekit.ir import run
+from edgekit.graph.run import run
 from edgekit.lower.tflite import Lowered, lower, prepare
 from edgekit.quantize import simulate
 from edgekit.targets import get_target

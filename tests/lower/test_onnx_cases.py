@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from onnx_runs import lowered_case, run_file
 
-from edgekit.ir import run
+from edgekit.graph.ops import OPS
+from edgekit.graph.run import run
 from edgekit.lower.onnx import supported
-from edgekit.ops import OPS
 from edgekit.quantize import simulate
 from edgekit.targets import get_target
 from tests.cases import OP_CASES, Case

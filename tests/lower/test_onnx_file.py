@@ -10,7 +10,8 @@ import torch
 from onnx_runs import annotate, lowered_case, op_types, parsed, run_file
 
 from edgekit.errors import UnsupportedError, UsageError
-from edgekit.ir import Graph, Node, Value, run
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run
 from edgekit.lower.onnx import lower, lowering, prepare, unsupported
 from edgekit.quantize import simulate
 from edgekit.targets import get_target

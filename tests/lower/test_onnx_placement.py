@@ -14,7 +14,8 @@ from onnx_runs import annotate, lowered_case, op_types, parsed, run_file, sessio
 
 from edgekit import passes
 from edgekit.capture import capture
-from edgekit.ir import Graph, Value, run
+from edgekit.graph.ir import Graph, Value
+from edgekit.graph.run import run
 from edgekit.lower.onnx import Lowered, lower, prepare
 from edgekit.quantize import simulate, sqnr_db
 from edgekit.targets import get_target

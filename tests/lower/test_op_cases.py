@@ -7,8 +7,8 @@ import pytest
 import torch
 from litert import lowered_case, run_file, to_torch_layout
 
-from edgekit.ir import run
-from edgekit.ops import OPS
+from edgekit.graph.ops import OPS
+from edgekit.graph.run import run
 from edgekit.quantize import simulate
 from tests.cases import OP_CASES, Case
 

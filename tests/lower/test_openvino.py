@@ -14,9 +14,10 @@ from litert import annotate
 from openvino_runs import lowered_case, run_files
 
 from edgekit.errors import UnsupportedError, UsageError
-from edgekit.ir import Graph, Node, Value, run
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS
+from edgekit.graph.run import run
 from edgekit.lower.openvino import lower, prepare, supported, unsupported
-from edgekit.ops import OPS
 from edgekit.quantize import simulate
 from edgekit.targets import get_target
 from tests.cases import OP_CASES, Case

@@ -10,7 +10,7 @@ from litert import annotate
 from openvino_runs import executed, run_files
 
 from edgekit.capture import capture
-from edgekit.ir import Graph, Value
+from edgekit.graph.ir import Graph, Value
 from edgekit.lower.openvino import lower, prepare
 from edgekit.passes import optimize
 from edgekit.quantize import simulate, sqnr_db

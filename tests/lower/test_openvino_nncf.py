@@ -11,7 +11,7 @@ import torch
 from openvino_runs import run_files
 
 from edgekit.errors import DataError, UsageError
-from edgekit.ir import run
+from edgekit.graph.run import run
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.quantize import sqnr_db
 from edgekit.targets import get_target

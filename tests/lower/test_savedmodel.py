@@ -16,12 +16,13 @@ import torch
 from edgekit import zoo
 from edgekit.capture import capture
 from edgekit.errors import UnsupportedError, UsageError
-from edgekit.ir import Graph, run
+from edgekit.graph.ir import Graph
+from edgekit.graph.run import run
 from edgekit.lower import savedmodel
 from edgekit.lower.savedmodel.operators import OPERATORS
 from edgekit.passes import optimize
+from edgekit.runtimes.tensorflow.run import run_saved_model
 from edgekit.targets import get_target
-from edgekit.verify.tensorflow_check import run_saved_model
 from tests.cases import OP_CASES, Case, Sketch
 from tests.lower.tensorflow_runs import run_programs
 

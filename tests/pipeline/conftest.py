@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import cli
+from edgekit.cli import main as cli
 
 
 @pytest.fixture(scope="session")

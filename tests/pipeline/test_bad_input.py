@@ -13,8 +13,8 @@ from PIL import Image
 from small_model import NET, net
 
 import edgekit as package
-from edgekit import store as stores
 from edgekit.errors import DataError, EdgekitError
+from edgekit.pipeline import store as stores
 
 FEW = ["--calibration", 8, "--evaluation", 8, "--profile", "fast", "--latency", "off"]
 
@@ -145,7 +145,7 @@ def test_labels_of_another_length(cache, tmp_path):
 def test_help_loads_neither_torch_nor_numpy():
     script = (
         "import sys; sys.argv = ['edgekit', '--help']\n"
-        "from edgekit.cli import main\n"
+        "from edgekit.cli.main import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'numpy', 'tensorflow', 'timm', 'jinja2') if m in sys.modules])"

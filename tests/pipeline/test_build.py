@@ -17,7 +17,7 @@ import edgekit as package
 from edgekit.bundle import check_bundle
 from edgekit.errors import GateError
 from edgekit.report import validate
-from edgekit.verify.litert import open_interpreter
+from edgekit.runtimes.litert.run import open_interpreter
 
 FEW = ["--calibration", 24, "--evaluation", 40, "--profile", "fast", "--latency", "off"]
 
@@ -195,7 +195,7 @@ def test_a_failed_gate_from_python_raises_only_when_asked(cache, tmp_path):
 
 _BUILD = """
 import sys
-from edgekit.cli import main
+from edgekit.cli.main import main
 sys.argv = ["edgekit", "build", *sys.argv[1:]]
 main()
 """

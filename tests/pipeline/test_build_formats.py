@@ -16,8 +16,8 @@ import edgekit as package
 from edgekit.bundle import check_bundle
 from edgekit.capture.onnx import import_onnx, read
 from edgekit.report import validate
-from edgekit.verify.litert import open_interpreter
-from edgekit.verify.runtime import run_model
+from edgekit.runtimes.litert.run import open_interpreter
+from edgekit.runtimes.runtime import run_model
 
 FEW = ["--calibration", 24, "--evaluation", 40, "--profile", "fast", "--latency", "off"]
 INT8 = ("tflite-int8", "onnx-int8", "openvino-int8")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgekit import recipe as recipes
 from edgekit.errors import UsageError
+from edgekit.pipeline import recipe as recipes
 
 
 def test_defaults_are_filled_in():

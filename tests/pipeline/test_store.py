@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from edgekit import store as stores
 from edgekit.errors import StoreError
-from edgekit.store import Store, key_of, write_atomic
+from edgekit.files import write_atomic
+from edgekit.pipeline import store as stores
+from edgekit.pipeline.store import Store, key_of
 
 
 def _write(text):
@@ -73,7 +74,7 @@ def test_kill_9_in_the_middle_of_a_stage_leaves_no_entry(tmp_path):
     script = textwrap.dedent(
         """
         import sys, time
-        from edgekit.store import Store, key_of
+        from edgekit.pipeline.store import Store, key_of
         def slow(directory):
             (directory / "file.txt").write_text("half")
             print("writing", flush=True)

@@ -6,7 +6,9 @@ import math
 
 import torch
 
-from edgekit.ir import Graph, Node, Value, run
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run
 from edgekit.quantize import equalize
 
 
@@ -76,7 +78,7 @@ class Builder:
 
     def graph(self, *outputs: Value) -> Graph:
         graph = Graph([self.input], list(outputs), self.nodes, "small")
-        graph.check()
+        check(graph)
         return graph
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from quantize_graphs import Builder, inverted_residual_net, rescale_channels, smooth_images
 
-from edgekit.ir import Graph, Node, run
+from edgekit.graph.ir import Graph, Node
+from edgekit.graph.run import run
 from edgekit.quantize import QuantizeSettings, quantize, simulate, sqnr_db
 from edgekit.quantize.equalize import apply_scales, channel_reach, equalize, families, family_scales
 from edgekit.quantize.observers import observe

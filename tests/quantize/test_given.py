@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.quantize.given import complete, is_given
 
 GIVEN = QuantParams((0.05,), (-8,))

@@ -3,7 +3,8 @@
 import torch
 from quantize_graphs import inverted_residual_net, smooth_images
 
-from edgekit.ir import Graph, run
+from edgekit.graph.ir import Graph
+from edgekit.graph.run import run
 from edgekit.quantize import QuantizeResult, QuantizeSettings, quantize, simulate, sqnr_db
 from edgekit.quantize.placement import fit_biases
 

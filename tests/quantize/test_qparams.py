@@ -8,7 +8,7 @@ import torch
 from quantize_graphs import Builder, smooth_images
 
 from edgekit.errors import QuantizationError
-from edgekit.ir import Value
+from edgekit.graph.ir import Value
 from edgekit.quantize import annotate, bias_integers, integers, qparams, quantize
 
 

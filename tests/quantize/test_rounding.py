@@ -4,7 +4,7 @@ import pytest
 import torch
 from quantize_graphs import Builder, inverted_residual_net, smooth_images
 
-from edgekit.ir import run
+from edgekit.graph.run import run
 from edgekit.quantize import QuantizeSettings, qparams, quantize, rounding
 from edgekit.quantize.bias_correction import adjust, trimmed_mean
 from edgekit.quantize.observers import observe

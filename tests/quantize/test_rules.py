@@ -4,8 +4,8 @@ import math
 
 from quantize_graphs import Builder, inverted_residual_net, smooth_images
 
-from edgekit.ir import QuantParams
-from edgekit.ops import OPS
+from edgekit.graph.ir import QuantParams
+from edgekit.graph.ops import OPS
 from edgekit.quantize import QuantizeSettings, quantize, rules
 
 

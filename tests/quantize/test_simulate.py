@@ -3,7 +3,7 @@
 import torch
 from quantize_graphs import Builder, inverted_residual_net, smooth_images
 
-from edgekit import ir
+from edgekit.graph import ir
 from edgekit.quantize import bias_integers, fake_quantize, integers, quantize, simulate, sqnr_db
 from edgekit.quantize.simulate import on_value
 

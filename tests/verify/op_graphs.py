@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-from edgekit.ir import Graph, Node, Value, run, run_node
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run, run_node
 from edgekit.quantize import annotate
 
 _SHAPE = (1, 16, 12, 10)
@@ -148,7 +150,7 @@ def op_graph(case: str, seed: int = 0) -> Graph:
             operands.append(Value(f"parameter{i}", tuple(item[1:]), data=data))
     out = result("out", op, operands, dict(attrs))
     graph = Graph([x], [out], nodes, case)
-    graph.check()
+    check(graph)
     ranges: dict[Value, tuple[float, float]] = {}
 
     def observe(value: Value, tensor: torch.Tensor) -> torch.Tensor:

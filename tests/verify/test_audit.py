@@ -9,9 +9,9 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from tflite_files import File, small_net
 
-from edgekit.verify.audit import audit
-from edgekit.verify.delegation import delegation
-from edgekit.verify.runtime import run_model
+from edgekit.runtimes.audit import audit
+from edgekit.runtimes.delegation import delegation
+from edgekit.runtimes.runtime import run_model
 
 
 def test_counts_of_a_fully_int8_file():

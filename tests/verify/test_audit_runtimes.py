@@ -10,8 +10,8 @@ from onnx import TensorProto
 from onnx_files import OnnxFile, float_onnx, int8_onnx, openvino_files, serialized
 
 from edgekit.errors import ArtifactError
-from edgekit.verify.audit import audit, module_names
-from edgekit.verify.delegation import delegation
+from edgekit.runtimes.audit import audit, module_names
+from edgekit.runtimes.delegation import delegation
 from edgekit.verify.gates import Evidence, Thresholds, judge
 
 MACS = 16 * 6 * 6 * 27 + 5 * 16

@@ -8,7 +8,7 @@ import pytest
 import torch
 from op_graphs import CASES, op_graph
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.verify.cost import cost, node_macs, peak_activation_bytes
 
 _CONV = {"stride": (4, 4), "padding": (2, 2, 2, 2), "dilation": (1, 1), "groups": 1, "activation": None}

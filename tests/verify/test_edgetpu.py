@@ -13,12 +13,13 @@ from ai_edge_litert import schema_py_generated as schema
 from op_graphs import op_graph
 from tflite_files import File, small_net
 
-from edgekit import cli, finished
+from edgekit.cli import main as cli
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.lower.tflite import lower, prepare
+from edgekit.pipeline import finished
+from edgekit.runtimes.edgetpu.preflight import differences, preflight
+from edgekit.runtimes.edgetpu.rules import CAUTIONS, RULES
 from edgekit.targets import get_target
-from edgekit.verify.edgetpu import differences, preflight
-from edgekit.verify.edgetpu_rules import CAUTIONS, RULES
 
 TRANSCRIPTS = Path(__file__).parents[1] / "device" / "transcripts"
 SCALE = 0.1

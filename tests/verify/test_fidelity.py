@@ -10,7 +10,7 @@ import torch
 from op_graphs import CASES, images, op_graph
 
 from edgekit.errors import ArtifactError
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.tflite import lower, prepare
 from edgekit.quantize import annotate
 from edgekit.targets import get_target

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from tflite_files import small_net
 
-from edgekit.verify.audit import audit
-from edgekit.verify.delegation import delegation
+from edgekit.runtimes.audit import audit
+from edgekit.runtimes.delegation import delegation
 from edgekit.verify.drift import drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity, OpFidelity
 from edgekit.verify.gates import Evidence, Thresholds, judge

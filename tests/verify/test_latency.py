@@ -14,8 +14,8 @@ from tflite_files import small_net
 
 import edgekit.verify.latency as module
 from edgekit.errors import ArtifactError, UsageError
+from edgekit.runtimes.runtime import settings
 from edgekit.verify.latency import PUBLISH, Profile, latency
-from edgekit.verify.runtime import settings
 
 TINY = Profile("tiny", 2, 12, 0.0, 5.0, 2, 0.0)
 

@@ -7,15 +7,16 @@ import pytest
 import torch
 from op_graphs import op_graph
 
-from edgekit.ir import Graph, QuantParams, run
+from edgekit.graph.ir import Graph, QuantParams
+from edgekit.graph.run import run
 from edgekit.lower.tflite import lower, prepare
 from edgekit.quantize import QuantizeSettings, quantize
+from edgekit.runtimes.runtime import run_model
 from edgekit.targets import get_target
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.fidelity import float_fidelity, probe_values, read_values
 from edgekit.verify.integers import dequantize
 from edgekit.verify.layers import layer_errors
-from edgekit.verify.runtime import run_model
 
 TARGET = get_target("tflite-int8")
 

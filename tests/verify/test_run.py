@@ -8,8 +8,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_files import File, small_net
 
 from edgekit.errors import ArtifactError
-from edgekit.verify.litert import dequantize_from, quantize_to, to_layout
-from edgekit.verify.runtime import run_model
+from edgekit.runtimes.litert.run import dequantize_from, quantize_to, to_layout
+from edgekit.runtimes.runtime import run_model
 
 
 def _detail(dtype, scale=0.5, zero_point=3):

@@ -11,7 +11,7 @@ from onnx_files import IMAGES, OnnxFile, float_onnx, int8_onnx, openvino_files
 from tflite_files import small_net
 
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.verify.runtime import (
+from edgekit.runtimes.runtime import (
     kind_of,
     open_source,
     read_values,

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.ir import Graph, run
+from edgekit.graph.ir import Graph
+from edgekit.graph.run import run
 from edgekit.lower.tflite import lower, prepare
 from edgekit.quantize import annotate
+from edgekit.runtimes.tensorflow import run as checks
+from edgekit.runtimes.tensorflow.run import TensorflowCheck, run_saved_model, tensorflow_check
 from edgekit.targets import get_target
-from edgekit.verify import tensorflow_check as checks
-from edgekit.verify.tensorflow_check import TensorflowCheck, run_saved_model, tensorflow_check
 from tests.cases import Case, Sketch
 
 REASON = "the extra edgekit[tensorflow] is not installed"

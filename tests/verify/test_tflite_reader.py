@@ -8,10 +8,10 @@ from tflite_files import File, small_net
 
 from edgekit.errors import ArtifactError
 from edgekit.lower.tflite.reader import read_model
-from edgekit.verify.audit import audit
-from edgekit.verify.delegation import delegation
-from edgekit.verify.litert import open_interpreter
-from edgekit.verify.runtime import run_model
+from edgekit.runtimes.audit import audit
+from edgekit.runtimes.delegation import delegation
+from edgekit.runtimes.litert.run import open_interpreter
+from edgekit.runtimes.runtime import run_model
 
 WHOLE = small_net()
 

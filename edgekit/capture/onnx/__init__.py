@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgekit.capture import RELATIVE_TOLERANCE, find_batchable, relative_error
 from edgekit.capture.onnx import activation, convolution, movement, pooling, resize  # noqa: F401
 from edgekit.capture.onnx.activation import ErfTerm
 from edgekit.capture.onnx.file import OnnxFile, read
 from edgekit.capture.onnx.file import nodes as nodes_of
 from edgekit.capture.onnx.quantization import Quantized, fake_quantize, filled
 from edgekit.capture.onnx.registry import IMPORTERS, OnnxNode, Unsupported
+from edgekit.capture.prove import RELATIVE_TOLERANCE, find_batchable, relative_error
 from edgekit.errors import CaptureError, GraphError
-from edgekit.infer_shapes import infer_shapes
-from edgekit.ir import Graph, Node, QuantParams, Value, run
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.run import run
+from edgekit.graph.shapes import infer_shapes
 
 __all__ = ["OnnxFile", "import_onnx", "is_quantized", "prove", "read"]
 
@@ -50,7 +52,7 @@ def import_onnx(file: OnnxFile, resolution: int | None = None) -> Graph:
     _join_bias(graph)
     graph.remove_dead()
     try:
-        graph.check()
+        check(graph)
     except GraphError as error:
         raise CaptureError(f"[capture] {file.name}: {error}") from error
     return graph

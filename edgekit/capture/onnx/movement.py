@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.capture.onnx.registry import OnnxNode, Unsupported, importer, integers, number, positive
-from edgekit.ir import Value
+from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
     from edgekit.capture.onnx import Importer

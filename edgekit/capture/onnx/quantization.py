@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer
-from edgekit.ir import QuantParams, Value
+from edgekit.graph.ir import QuantParams, Value
 
 if TYPE_CHECKING:
     from edgekit.capture.onnx import Importer
@@ -108,7 +108,7 @@ def span(params: QuantParams) -> tuple[float, float]:
 
 
 def fake_quantize(value: Value, tensor: torch.Tensor) -> torch.Tensor:
-    """What the file's own Q and DQ do to an annotated activation; for `edgekit.ir.run`."""
+    """What the file's own Q and DQ do to an annotated activation; for `edgekit.graph.ir.run`."""
     params = value.quant
     if params is None or value.data is not None:
         return tensor

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import CaptureError
-from edgekit.ir import Value
+from edgekit.graph.ir import Value
 
 IMPORTERS: dict[str, Callable[..., Any]] = {}
 

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer, integers, positive
-from edgekit.ir import Value
+from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
     from edgekit.capture.onnx import Importer

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from edgekit.ir import Node, QuantParams
+from edgekit.graph.ir import Node, QuantParams
 from edgekit.lower.onnx import constants
 from edgekit.lower.onnx.context import Context, lowers
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import QuantParams, Value
+from edgekit.graph.ir import QuantParams, Value
 from edgekit.targets import Target
 
 SMALL = 64  # elements up to which equal constants of a file are stored once

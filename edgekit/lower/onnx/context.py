@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.onnx import constants
 from edgekit.lower.table import Check, register
 from edgekit.targets import Target

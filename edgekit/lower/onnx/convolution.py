@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Node, QuantParams
+from edgekit.graph.ir import Node, QuantParams
 from edgekit.lower.onnx import constants
 from edgekit.lower.onnx.activation import activated
 from edgekit.lower.onnx.context import Context, lowers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.ir import Node
+from edgekit.graph.ir import Node
 from edgekit.lower.onnx.activation import activated
 from edgekit.lower.onnx.context import Context, lowers
 

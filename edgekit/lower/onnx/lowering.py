@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.errors import UnsupportedError, UsageError
-from edgekit.ir import Graph, QuantParams, Value
+from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.lower import table
 from edgekit.lower.onnx import (  # noqa: F401 (each fills the lowering table)
     activation,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.ir import Node
+from edgekit.graph.ir import Node
 from edgekit.lower.onnx.context import Context, lowers
 from edgekit.targets import Target
 

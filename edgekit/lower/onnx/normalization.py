@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Node, Value
+from edgekit.graph.ir import Node, Value
 from edgekit.lower.onnx import constants
 from edgekit.lower.onnx.context import Context, lowers
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Node
+from edgekit.graph.ir import Node
 from edgekit.lower.onnx.context import Context, lowers
 
 

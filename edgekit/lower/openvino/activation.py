@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Node
+from edgekit.graph.ir import Node
 from edgekit.lower.openvino.context import Context, Output, lowers
 
 _LIMIT = float(np.finfo(np.float32).max)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import QuantParams, Value
+from edgekit.graph.ir import QuantParams, Value
 
 SMALL = 16  # elements; below, a Convert of its own costs more than float16 saves
 _HALF_MAX = float(np.finfo(np.float16).max)

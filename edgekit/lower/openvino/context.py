@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.openvino import constants
 from edgekit.lower.openvino.runtime import opset
 from edgekit.lower.table import Check, register

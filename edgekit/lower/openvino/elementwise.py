@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.ir import Node
+from edgekit.graph.ir import Node
 from edgekit.lower.openvino.activation import activated
 from edgekit.lower.openvino.context import Context, Output, lowers
 

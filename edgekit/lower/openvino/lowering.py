@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import UsageError
-from edgekit.ir import Graph, Value
+from edgekit.graph.ir import Graph, Value
 from edgekit.lower import table
 from edgekit.lower.openvino import (  # noqa: F401 (each fills the lowering table)
     activation,

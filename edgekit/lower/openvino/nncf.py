@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import DataError, UsageError
-from edgekit.ir import Graph
+from edgekit.graph.ir import Graph
 from edgekit.lower.openvino.context import LoweredOp
 from edgekit.lower.openvino.file import pack
 from edgekit.lower.openvino.lowering import Lowered, build, lowered

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ir import Node
+from edgekit.graph.ir import Node
 from edgekit.lower.openvino.context import Context, Output, lowers
 
 

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from edgekit.errors import ArtifactError, UnsupportedError, UsageError
-from edgekit.ir import Graph, Value, run
+from edgekit.graph.ir import Graph, Value
+from edgekit.graph.run import run
 from edgekit.lower import tflite
 from edgekit.lower.savedmodel.operators import OPERATORS, SHAPED_BY_RESULT
 from edgekit.lower.savedmodel.program import Program, Shape, Step, Tensor

@@ -15,7 +15,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.ir import QuantParams
+from edgekit.graph.ir import QuantParams
 from edgekit.lower.tflite.versions import version
 
 ALIGNMENT = 16

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.table import Check, register
 from edgekit.lower.tflite import constants, layout
 from edgekit.lower.tflite.builder import Operator, Tensor

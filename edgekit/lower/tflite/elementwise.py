@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.ir import Node, QuantParams, Value
+from edgekit.graph.ir import Node, QuantParams, Value
 from edgekit.lower.tflite import constants, layout
 from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import Context, lowers

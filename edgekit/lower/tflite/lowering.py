@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import edgekit
-from edgekit.ir import Graph, QuantParams, Value
+from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.lower import table
 from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
     activation,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.ir import Node, QuantParams
+from edgekit.graph.ir import Node, QuantParams
 from edgekit.lower.tflite import constants
 from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import NHWC, Context, lowers

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgekit.ir import Graph
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph
 from edgekit.lower.onnx.prepare.derive_parameters import derive_parameters
 from edgekit.lower.onnx.prepare.end_at_six import end_at_six
 from edgekit.lower.onnx.prepare.expand_channel_shuffle import expand_channel_shuffle
@@ -40,7 +41,7 @@ def prepare(graph: Graph, target: Target) -> Graph:
     prepared = graph.copy()
     for run_pass in PASSES:
         run_pass(prepared, target)
-        prepared.check()
+        check(prepared)
     prepared.remove_dead()
     return prepared
 

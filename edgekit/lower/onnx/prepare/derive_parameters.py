@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Graph, QuantParams, Value
+from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.targets import Target
 
 _LEAST_PEAK = 1e-9

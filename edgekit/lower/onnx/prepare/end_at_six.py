@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Graph, QuantParams
+from edgekit.graph.ir import Graph, QuantParams
 from edgekit.targets import Target
 
 _MOVES = frozenset({"reshape", "permute", "split", "slice", "max_pool2d", "concat"})

@@ -6,7 +6,7 @@ conversions.
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.lower import gates
 from edgekit.targets import Target
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.ir import Graph
+from edgekit.graph.ir import Graph
 from edgekit.lower.tflite.prepare.fold_channel_shuffle import fold_channel_shuffle
 from edgekit.targets import Target
 

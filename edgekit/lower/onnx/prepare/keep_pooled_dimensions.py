@@ -5,7 +5,7 @@ Runtimes have an integer kernel for the global average pool, not for a reduction
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.targets import Target
 
 

@@ -11,7 +11,7 @@ The stem convolution of an h-swish network stays in float: in integers it would 
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.lower.onnx.pooling import is_global
 from edgekit.targets import Target
 

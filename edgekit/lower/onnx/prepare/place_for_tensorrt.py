@@ -9,7 +9,7 @@ of a quantized concat are quantized like their union, which makes it a copy of i
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.targets import Target
 
 WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.onnx.pooling import is_global
 from edgekit.targets import Target
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgekit.ir import Graph
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph
 from edgekit.lower.openvino.prepare.drop_quantization import drop_quantization
 from edgekit.lower.openvino.prepare.place_quantization import place_quantization
 from edgekit.lower.openvino.prepare.sum_in_place import sum_in_place
@@ -27,7 +28,7 @@ def prepare(graph: Graph, target: Target) -> Graph:
     prepared.remove_dead()
     for run_pass in passes(target):
         run_pass(prepared)
-        prepared.check()
+        check(prepared)
     prepared.remove_dead()
     return prepared
 

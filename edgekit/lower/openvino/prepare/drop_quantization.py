@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.ir import Graph
+from edgekit.graph.ir import Graph
 
 
 def drop_quantization(graph: Graph) -> int:

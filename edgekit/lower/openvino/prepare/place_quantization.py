@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.openvino.context import MOVES, moves_codes
 
 _WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})

@@ -9,7 +9,7 @@ is float within bounds, and the lowering writes such a clamp as the FakeQuantize
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.lower.openvino.constants import bounds
 
 _ACTIVATIONS = frozenset(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgekit.ir import Graph
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph
 from edgekit.lower.tflite.prepare.absorb_hardsigmoid import absorb_hardsigmoid
 from edgekit.lower.tflite.prepare.annotate import annotate
 from edgekit.lower.tflite.prepare.center_matmul_operands import center_matmul_operands
@@ -41,7 +42,7 @@ def prepare(graph: Graph, target: Target) -> Graph:
     prepared = graph.copy()
     for run_pass in PASSES:
         run_pass(prepared, target)
-        prepared.check()
+        check(prepared)
     prepared.remove_dead()
     return prepared
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.targets import Target
 
 _WEIGHTED = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.ir import Graph, Node, QuantParams, Value
-from edgekit.ops import OPS
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import OPS
 from edgekit.targets import Target
 
 _MOVES = frozenset({"reshape", "permute", "slice", "split", "expand", "concat", "roll", "channel_shuffle"})

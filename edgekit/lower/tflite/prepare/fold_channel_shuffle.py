@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import OPS
 from edgekit.lower.tflite.prepare.split_convolution import affordable_cuts, split_convolution
-from edgekit.ops import OPS
 from edgekit.targets import Target
 
 Atom = tuple[Value, int]

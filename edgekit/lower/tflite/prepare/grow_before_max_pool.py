@@ -7,7 +7,7 @@ additional row gives is cut off again.
 
 from __future__ import annotations
 
-from edgekit.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.lower.tflite.convolution import same_padding
 from edgekit.targets import Target
 

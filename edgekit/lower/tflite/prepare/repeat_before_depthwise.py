@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.targets import Target
 
 

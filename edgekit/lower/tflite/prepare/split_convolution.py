@@ -7,7 +7,7 @@ whole did.
 
 from __future__ import annotations
 
-from edgekit.ir import Node, QuantParams, Value
+from edgekit.graph.ir import Node, QuantParams, Value
 
 TILE = 16
 

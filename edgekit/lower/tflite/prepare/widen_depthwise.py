@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from edgekit.ir import Graph, Value
+from edgekit.graph.ir import Graph, Value
 from edgekit.targets import Target
 
 GROUPS = (8, 4, 2)

@@ -1,0 +1,70 @@
+"""A graph being built: names, shared constants, appended nodes. What importers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from edgekit.graph.ir import Graph, Node, Value
+
+
+class Builder:
+    """Appends nodes to `graph`.
+
+    source: path of the module whose operator is being imported. leaf: whether that module is one torch.nn
+    layer, whose path alone names the result. meta: what the export knows of the operator's result, a meta
+    tensor or a tuple of them. args: the operator's own arguments, tensors as the export's nodes.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.graph = Graph([], [], [], name)
+        self.names: set[str] = set()
+        self.constants: dict[int, Value] = {}
+        self.constant_names: dict[int, str] = {}
+        self.keep_alive: list[torch.Tensor] = []
+        self.source = ""
+        self.leaf = False
+        self.meta: Any = None
+        self.args: tuple[Any, ...] = ()
+
+    def name(self, stem: str) -> str:
+        stem = stem or "model"
+        name, i = stem, 0
+        while name in self.names:
+            i += 1
+            name = f"{stem}_{i}"
+        self.names.add(name)
+        return name
+
+    def value(self, x: Any) -> Value:
+        """A Value for a Value, tensor or number; the same tensor gives the same constant."""
+        if isinstance(x, Value):
+            return x
+        if not isinstance(x, torch.Tensor):
+            x = torch.tensor(x, dtype=torch.float32)
+        if id(x) not in self.constants:
+            name = self.name(self.constant_names.get(id(x), f"{self.source or 'model'}/constant"))
+            data = x.detach()
+            data = data.float() if data.is_floating_point() else data
+            self.constants[id(x)] = Value(name, tuple(x.shape), str(data.dtype).removeprefix("torch."), data)
+            self.keep_alive.append(x)
+        return self.constants[id(x)]
+
+    def emit(
+        self, op: str, inputs: Iterable[Any], dims: Iterable[int] | None = None, /, **attrs: Any
+    ) -> Value:
+        """Append a node with one output, by default of the operator's own shape."""
+        if dims is None:
+            dims = self.meta.shape
+        return self.emit_many(op, inputs, [dims], **attrs)[0]
+
+    def emit_many(
+        self, op: str, inputs: Iterable[Any], shapes: Iterable[Iterable[int]], /, **attrs: Any
+    ) -> list[Value]:
+        values = [None if x is None else self.value(x) for x in inputs]
+        stem = self.source if self.leaf and self.source else "/".join(filter(None, (self.source, op)))
+        outputs = [Value(self.name(stem), tuple(int(d) for d in shape)) for shape in shapes]
+        self.graph.nodes.append(Node(op, values, outputs, attrs, self.source))
+        return outputs

@@ -1,0 +1,1 @@
+"""torch.export -> Graph: one importer an ATen op."""

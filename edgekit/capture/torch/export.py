@@ -1,0 +1,89 @@
+"""nn.Module -> Graph, through torch.export with no decompositions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from edgekit.capture.prove import prove
+from edgekit.capture.torch.aliases import aliases_matter
+from edgekit.capture.torch.importer import Importer
+from edgekit.errors import CaptureError
+from edgekit.graph.check import check
+from edgekit.graph.ir import Graph
+
+
+def capture(
+    module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor], name: str = "model"
+) -> Graph:
+    """Export `module` and import it.
+
+    Args:
+        module: in eval mode; its tensors are shared with the graph, not copied.
+        example: (1, C, H, W) float32, or one such tensor per input; shapes are recorded from it.
+    Returns: a checked Graph whose result equals eager within 1e-4 relative, for batches of 1 and, when
+        `graph.batchable`, of any N.
+    Raises: CaptureError naming every operator without importer and its module, or the export's own reason.
+    """
+    examples = _examples(example, name)
+    training = [path or "the module" for path, part in module.named_modules() if part.training]
+    if training:
+        raise CaptureError(f"[capture] {name} is in training mode at {training[0]}: call module.eval() first")
+    with torch.no_grad():
+        try:
+            reference = module(*(x.clone() for x in examples))
+        except Exception as error:  # the module's own code may raise anything
+            shapes = ", ".join(str(tuple(x.shape)) for x in examples)
+            raise CaptureError(
+                f"[capture] {name} does not run on an input {shapes}: {_one_line(error)}"
+            ) from error
+        try:
+            program = torch.export.export(module, tuple(x.clone() for x in examples))
+        except Exception as error:  # torch.export raises its internals' exceptions unwrapped
+            raise CaptureError(f"[capture] torch.export cannot trace {name}: {_one_line(error)}") from error
+    return import_program(program, name, example, reference)
+
+
+def import_program(
+    program: torch.export.ExportedProgram,
+    name: str,
+    example: torch.Tensor | Sequence[torch.Tensor],
+    reference: Any = None,
+) -> Graph:
+    """An ExportedProgram (from `capture` or a loaded .pt2) as a Graph; see `capture`."""
+    examples = _examples(example, name)
+    if aliases_matter(program):
+        program = program.run_decompositions({})
+    with torch.no_grad():
+        graph = Importer(program, name).graph
+        if len(graph.inputs) != len(examples):
+            raise CaptureError(
+                f"[capture] {name} takes {len(graph.inputs)} inputs: {len(examples)} examples were given"
+            )
+        graph.remove_dead()
+        check(graph)
+        if reference is None:
+            reference = program.module()(*(x.clone() for x in examples))
+        prove(graph, examples, _flatten(reference))
+    return graph
+
+
+def _examples(example: torch.Tensor | Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
+    examples = [example] if isinstance(example, torch.Tensor) else list(example)
+    for x in examples:
+        if x.dtype != torch.float32 or x.ndim < 1 or x.shape[0] != 1:
+            raise CaptureError(
+                f"[capture] {name}: the example is {str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}: "
+                "shapes are recorded from one float32 image, (1, C, H, W)"
+            )
+    return examples
+
+
+def _flatten(result: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

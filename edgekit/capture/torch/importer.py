@@ -1,0 +1,145 @@
+"""An exported program -> Graph: every fx node through its importer, constants executed."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgekit.capture.builder import Builder
+from edgekit.capture.torch import movement  # noqa: F401 (registers its importers)
+from edgekit.capture.torch.aliases import VIEWS
+from edgekit.capture.torch.aten import IMPORTERS, Unsupported
+from edgekit.capture.torch.fx import COPIES, CREATORS, SAME, aten, is_inplace, is_leaf, module_path, root
+from edgekit.errors import CaptureError
+from edgekit.graph.ir import Value
+
+ASSERTIONS = {aten._assert_tensor_metadata.default}
+
+
+class Importer(Builder):
+    """Walks the exported fx graph once; `env` holds a Value, a tensor (constant) or a tuple of them."""
+
+    def __init__(self, program: torch.export.ExportedProgram, name: str) -> None:
+        super().__init__(name)
+        self.env: dict[fx.Node, Any] = {}
+        self.node: fx.Node
+        placeholders = self._bind(program)
+        missing: dict[str, list[str]] = {}
+        for node in program.graph.nodes:
+            self.node = node
+            if node.op == "placeholder":
+                self.env[node] = placeholders[node.name]
+            elif node.op == "get_attr":
+                self.env[node] = operator.attrgetter(str(node.target))(program.graph_module)
+            elif node.op == "output":
+                leaves = [self.env[leaf] for leaf in _outputs(program, node)]
+                self.graph.outputs = [self.value(x) for x in leaves if not isinstance(x, _Missing)]
+            else:
+                self.source = module_path(node)
+                self.leaf = node.meta.get("edgekit_leaf", False) or is_leaf(node)
+                self.meta, self.args = node.meta.get("val"), node.args
+                self._call(node, missing)
+        if missing:
+            listing = "; ".join(f"{what} at {_places(where)}" for what, where in sorted(missing.items()))
+            raise CaptureError(f"[capture] {name}: cannot import {listing}")
+
+    def _bind(self, program: torch.export.ExportedProgram) -> dict[str, Any]:
+        bound: dict[str, Any] = {}
+        kinds = torch.export.graph_signature.InputKind
+        for spec in program.graph_signature.input_specs:
+            if spec.kind == kinds.USER_INPUT:
+                bound[spec.arg.name] = None
+                continue
+            assert spec.target is not None
+            state = program.state_dict if spec.target in program.state_dict else program.constants
+            tensor = state[spec.target]
+            assert isinstance(tensor, torch.Tensor)
+            bound[spec.arg.name] = tensor = tensor.detach()
+            self.constant_names.setdefault(id(tensor), spec.target)
+            self.keep_alive.append(tensor)
+        for node in program.graph.nodes:
+            if node.op == "placeholder" and bound.get(node.name, 0) is None:
+                meta = node.meta["val"]
+                value = Value(self.name("input" if not self.graph.inputs else node.name), tuple(meta.shape))
+                bound[node.name] = value
+                self.graph.inputs.append(value)
+        return bound
+
+    def _call(self, node: fx.Node, missing: dict[str, list[str]]) -> None:
+        args: Any = fx.node.map_arg(node.args, self.env.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, self.env.__getitem__)
+        leaves = [
+            x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, Value | _Missing)
+        ]
+        known = node.target in IMPORTERS or node.target in SAME | COPIES | {operator.getitem}
+        if any(isinstance(x, _Missing) for x in leaves):
+            if not known:
+                missing.setdefault(str(node.target), []).append(self.source)
+            self.env[node] = _MISSING
+        elif node.target is operator.getitem:
+            self.env[node] = args[0][args[1]]
+        elif node.target in ASSERTIONS:
+            self.env[node] = None
+        elif node.target in SAME or (node.target in COPIES and leaves):
+            self.env[node] = args[0]
+        elif node.target in CREATORS:
+            like = node.meta["val"]
+            self.env[node] = CREATORS[node.target](like.shape, args)
+        elif not leaves:
+            self.env[node] = node.target(*_private(args, node), **_host(kwargs))  # type: ignore[operator]
+        elif node.target in IMPORTERS:
+            try:
+                self.env[node] = IMPORTERS[node.target](self, *args, **_host(kwargs))
+            except Unsupported as reason:
+                missing.setdefault(str(reason), []).append(self.source)
+                self.env[node] = _MISSING
+                return
+            if is_inplace(node) and isinstance(node.args[0], fx.Node):
+                self._rebind(node.args[0], args[0], self.env[node])
+        else:
+            missing.setdefault(str(node.target), []).append(self.source)
+            self.env[node] = _MISSING
+
+    def _rebind(self, written: fx.Node, old: Any, new: Any) -> None:
+        """After x.relu_(), every name of the same tensor means the new value."""
+        for node, value in self.env.items():
+            if value is old:
+                self.env[node] = new
+
+
+class _Missing:
+    pass
+
+
+_MISSING = _Missing()
+
+
+def _private(args: Any, node: fx.Node) -> Any:
+    """Constants that an in-place op is about to overwrite must not be the user's own parameters."""
+    if is_inplace(node) and root(node, VIEWS | SAME).op in ("placeholder", "get_attr"):
+        where = module_path(node) or "the module"
+        raise CaptureError(f"[capture] {where} overwrites a buffer in eval mode: make it functional")
+    return args
+
+
+def _host(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in kwargs.items() if k not in ("device", "pin_memory", "layout")}
+
+
+def _outputs(program: torch.export.ExportedProgram, node: fx.Node) -> list[fx.Node]:
+    kinds = torch.export.graph_signature.OutputKind
+    specs = program.graph_signature.output_specs
+    leaves = list(node.args[0])  # type: ignore[arg-type]
+    return [
+        leaf
+        for leaf, spec in zip(leaves, specs, strict=True)
+        if spec.kind == kinds.USER_OUTPUT and isinstance(leaf, fx.Node)
+    ]
+
+
+def _places(paths: list[str]) -> str:
+    names = list(dict.fromkeys(path or "top level" for path in paths))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,263 @@
+"""The command line: arguments and printing. The only place that exits.
+
+Exit codes: 0 done; 1 a gate failed (the artifact is kept under a name that says rejected); 2 something the
+user gave cannot be used (one line, no traceback unless --debug); 130 interrupted.
+torch is imported by the commands that need it, never by `--help`.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from edgekit import __version__
+from edgekit.errors import EdgekitError, GateError, UsageError
+
+# Commands that live beside what they use; their modules import nothing heavy at import.
+MOUNTED = {
+    "devices": "edgekit.cli.devices",
+    "bench": "edgekit.cli.devices",
+    "history": "edgekit.cli.history",
+    "compare": "edgekit.cli.history",
+    "farm": "edgekit.cli.farm",
+}
+
+
+class _Commands(TyperGroup):
+    """The commands below, and those of MOUNTED, imported when they are asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *MOUNTED]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in MOUNTED:
+            return super().get_command(ctx, cmd_name)
+        group: Any = typer.main.get_command(importlib.import_module(MOUNTED[cmd_name]).app)
+        return group.commands[cmd_name]
+
+
+app = typer.Typer(
+    name="edgekit",
+    cls=_Commands,
+    help="Compile PyTorch vision models into small, fast, proven artifacts for edge devices.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"edgekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def build(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A model name, timm:NAME, tv:NAME, FILE.py:FUNCTION or an exported .pt2."),
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--target", "-t", help="What to build; repeat for several. Default tflite-int8."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Directory; default build/MODEL.")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="TOML file; flags win over it.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="embedded (generated images) or imagefolder:PATH.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="auto, reference, imagenet, random, or a weights file.")
+    ] = None,
+    resolution: Annotated[int | None, typer.Option(help="Input side in pixels; default the model's.")] = None,
+    calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,
+    evaluation: Annotated[int | None, typer.Option(help="Evaluation images; default 2000.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Quantization: fast or thorough (default).")] = None,
+    quantizer: Annotated[
+        str | None, typer.Option(help="edgekit (default), or nncf for openvino-int8, to compare with.")
+    ] = None,
+    io: Annotated[str | None, typer.Option(help="Input and output dtype: int8, uint8 or float32.")] = None,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Leave the batch open in ONNX and OpenVINO files.")
+    ] = False,
+    latency: Annotated[
+        str | None, typer.Option(help="quick (default), publish (5 processes, 1000 samples) or off.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads when latency is measured; default 1.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Accuracy the artifact may lose, as a fraction; default 0.015.")
+    ] = None,
+    tensorflow_check: Annotated[
+        bool, typer.Option("--tensorflow-check", help="Run .tflite files under TensorFlow's interpreter too.")
+    ] = False,
+    no_fallback: Annotated[
+        bool, typer.Option("--no-fallback", help="Fail when any operator runs outside the delegate.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Of random weights and sampling; default 0.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Allow pickled content in the files given; it can run any code.")
+    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Stage results; default $EDGEKIT_CACHE.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Redo every stage.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Build artifacts of MODEL with their proofs and a report."""
+    from edgekit.pipeline import pipeline
+    from edgekit.pipeline import recipe as recipes
+    from edgekit.report.terminal import Progress, print_summary
+
+    settings: dict[str, Any] = {
+        "model": model,
+        "weights": weights,
+        "resolution": resolution,
+        "seed": seed,
+        "data": {"source": data, "calibration": calibration, "evaluation": evaluation},
+        "quantize": {"profile": profile, "quantizer": quantizer},
+        "target": {"names": target or None, "io": io, "dynamic_batch": dynamic_batch or None},
+        "verify": {
+            "max_top1_drop": max_drop,
+            "tensorflow": tensorflow_check or None,
+            "max_partitions": 1 if no_fallback else None,
+            "max_undelegated": 0 if no_fallback else None,
+        },
+        "device": {"profile": latency, "threads": threads},
+    }
+    start = recipe or (recipes.shipped_for(model) if model else None)
+    if start is not None:
+        plan = recipes.load(start, settings)
+    elif model is not None:
+        plan = recipes.from_dict(recipes.without_none(settings), "edgekit build")
+    else:
+        raise UsageError("edgekit build: no model: give a name (edgekit models lists them) or --recipe FILE")
+    with Progress() as display:
+        run = pipeline.build(plan, out=out, trust=trust, cache=cache, use_cache=not no_cache, display=display)
+    print_summary(run.report, run.directory)
+    run.raise_for_gates()
+
+
+@app.command()
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="A part of the name, or a glob.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """List models: parameters, MACs, resolution and the weights at hand."""
+    from edgekit.report.terminal import models_table
+    from edgekit.zoo import models as catalogue
+
+    models_table(catalogue(pattern))
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A build directory or a .tflite file.")],
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Show what a model file really is: operators, dtypes, scales, what runs where."""
+    from edgekit.pipeline import finished
+
+    finished.inspect(path)
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(help="A .tflite file, or a build directory.")],
+    target: Annotated[str, typer.Option("--target", "-t", help="What will run it: edgetpu.")] = "edgetpu",
+    log: Annotated[
+        Path | None, typer.Option("--log", help="edgetpu_compiler's log of the file, to compare with.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list of files.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Say which operators an accelerator will take and why it leaves the others, before compiling for it.
+
+    Exit code 1 when it leaves any. With --log the compiler's word counts.
+    """
+    from edgekit.pipeline import finished
+
+    if target != "edgetpu":
+        raise UsageError(f"check --target {target}: not an accelerator whose rules are known: edgetpu")
+    found = finished.check(path, log)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        from edgekit.report.preflight import print_preflight
+
+        for content in found:
+            print_preflight(content)
+    left = {content["file"]: (content["compiler"] or content)["on_cpu"] for content in found}
+    if any(left.values()):
+        said = ", ".join(f"{file}: {count}" for file, count in left.items() if count)
+        raise GateError(f"check: operators that stay on the processor: {said}")
+
+
+@app.command()
+def report(
+    directory: Annotated[Path, typer.Argument(help="A build directory with report.json.")],
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Validate report.json of a build, write report.html and report.md again, and print the summary."""
+    from edgekit.pipeline import finished
+    from edgekit.report.terminal import print_summary
+
+    print_summary(finished.render(directory), directory)
+
+
+@app.command()
+def repro(
+    directory: Annotated[Path, typer.Argument(help="A build directory with report.json.")],
+    trust: Annotated[bool, typer.Option("--trust", help="As in build.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Build again from the recipe in the report, without the cache, and compare byte by byte."""
+    from edgekit.pipeline import finished
+    from edgekit.report.terminal import Progress
+
+    with Progress() as display:
+        same = finished.reproduce(directory, trust=trust, display=display)
+    for target, identical in same.items():
+        print(f"{target}: {'byte-identical' if identical else 'DIFFERENT'}")
+    if not all(same.values()):
+        raise GateError(f"{directory}: {sum(not s for s in same.values())} of {len(same)} artifacts differ")
+
+
+def main() -> None:
+    """Entry point of the `edgekit` command."""
+    try:
+        app()
+    except EdgekitError as error:
+        _explain(error, str(error))
+        sys.exit(1 if isinstance(error, GateError) else 2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _explain(error, f"{error.filename or 'writing'}: the disk is full: free some space")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("edgekit: interrupted; finished stages are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _explain(error: BaseException, message: str) -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    print(f"edgekit: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The graph every stage works on: ir, ops, shapes, check, run, file."""

@@ -1,0 +1,418 @@
+"""The stages in order: read this first.
+
+    resolve    zoo       name -> nn.Module, weights, preprocessing
+    capture    capture   nn.Module -> Graph, proven against eager
+    optimize   passes    Graph -> Graph
+    reference            the float graph's answers on the evaluation images
+    quantize   quantize  Graph -> annotated Graph
+    biases     quantize  a target's Graph -> the same with biases for what it leaves in float
+    lower      lower     Graph -> model file, one a target
+    audit      verify    what the file really holds and what runs where
+    fidelity   verify    integer simulation against the runtime
+    drift      verify    the artifact's answers against the reference's
+    agreement  verify    the int8 artifacts' answers against each other's
+    latency    verify    fresh processes, float and artifact interleaved
+    times      verify    which layers the milliseconds go to
+    report     evidence  gates, bundle, report.json, report.html, report.md
+
+Each result is stored under the hash of everything that went into it (`session.py`), so a second build
+redoes only what changed, and a killed one resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgekit import capture, passes, zoo
+from edgekit.capture import onnx as onnx_file
+from edgekit.data.arrays import array_images
+from edgekit.data.labels import labels_for
+from edgekit.data.source import Given, Source
+from edgekit.errors import DataError, UnsupportedError, UsageError
+from edgekit.files import sha256_file
+from edgekit.graph.file import graph_hash, load, save
+from edgekit.graph.ir import Graph
+from edgekit.graph.run import run
+from edgekit.lower.openvino.nncf import quantize_with_nncf
+from edgekit.pipeline import evidence
+from edgekit.pipeline import prove as proofs
+from edgekit.pipeline import recipe as recipes
+from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
+from edgekit.pipeline.session import Display, Line, Session
+from edgekit.pipeline.store import Store
+from edgekit.pipeline.versions import versions
+from edgekit.quantize import QuantizeSettings, quantize
+from edgekit.quantize.given import complete, is_given
+from edgekit.quantize.placement import fit_biases
+from edgekit.runtimes.audit import module_names
+from edgekit.runtimes.onnxruntime.run import open_session
+from edgekit.targets import Target, get_target
+
+_BATCH = 32
+_MEANS, _ORDER = "means.safetensors", "order of images"
+_OPEN_BATCH = ("onnx", "openvino")  # formats whose files may leave the batch open
+
+
+def build(
+    recipe: recipes.Recipe,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+    cache: str | os.PathLike[str] | None = None,
+    use_cache: bool = True,
+    display: Display | None = None,
+) -> Run:
+    """Build everything a recipe asks for.
+
+    Args:
+        out: directory; default build/NAME. trust: unpickle what files hold, see edgekit.zoo.
+        cache: directory of stage results. display: where progress goes.
+    Raises: EdgekitError before anything is written under `out`; a failed gate does not raise.
+    """
+    targets = [get_target(name) for name in recipe.target.names]
+    with _session(cache, use_cache, display) as session:
+        with session.step("resolve"):
+            job = _resolve(recipe, trust)
+        return _build(session, recipe, job, targets, out)
+
+
+def build_from_python(
+    model: torch.nn.Module | str,
+    *,
+    targets: Sequence[str],
+    calibration: Any,
+    evaluation: Any,
+    out: str | os.PathLike[str] | None,
+    class_names: Sequence[str] | None,
+    settings: dict[str, Any],
+) -> Run:
+    """The body of `edgekit.build`; see there."""
+    where = "edgekit.build"
+    settings = {**settings, "target": {"names": list(targets), **settings.get("target", {})}}
+    if isinstance(model, str):
+        if calibration is not None or evaluation is not None:
+            raise UsageError(f"{where}: images with a model's name: data={{'source': 'imagefolder:PATH'}}")
+        return build(recipes.from_dict({"model": model, **settings}, where), out=out)
+    name = type(model).__name__
+    recipe = recipes.from_dict({"model": name, "weights": "as given", **settings}, where)
+    if calibration is None:
+        raise UsageError(f"{where}: no calibration images: float32 (N, C, H, W), preprocessed")
+    images = array_images("calibration", calibration)
+    judged = None
+    if evaluation is not None:
+        pair = evaluation if isinstance(evaluation, tuple | list) else (evaluation, None)
+        judged = Given(array_images("evaluation", pair[0], pair[1], class_names))
+    weights = {"kind": "as given", "source": "the module handed over", "sha256": None, "untrained": False}
+    job = Job(
+        name=name,
+        module=model.eval(),
+        example=torch.from_numpy(images.array[:1]),
+        weights=weights,
+        calibration=Given(images),
+        evaluation=judged,
+        class_names=tuple(class_names) if class_names else None,
+        preprocessing=None,
+        identity=None,
+    )
+    with _session(None, True, None) as session:
+        return _build(session, recipe, job, [get_target(t) for t in recipe.target.names], out)
+
+
+@contextmanager
+def _session(
+    cache: str | os.PathLike[str] | None, use_cache: bool, display: Display | None
+) -> Iterator[Session]:
+    if use_cache:
+        yield Session(Store(cache), display)
+    else:
+        with Store.temporary() as store:
+            yield Session(store, display)
+
+
+def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
+    model = zoo.resolve(
+        recipe.model, recipe.weights, trust=trust, resolution=recipe.resolution, seed=recipe.seed
+    )
+    data = recipe.data
+    calibration = Source(data.source, "calibration", data.calibration, model.preprocessing)
+    example = torch.zeros(model.input_shape)
+    if data.source != "embedded":  # a folder that cannot be used is said before minutes of work
+        example = torch.from_numpy(next(calibration.images.batches(1)))
+        if tuple(example.shape) != model.input_shape:
+            raise DataError(f"{data.source}: images of {tuple(example.shape)}: {model.input_shape} is needed")
+    known = model.source in ("torchvision", "timm")
+    return Job(
+        name=model.name,
+        module=model.module,
+        example=example,
+        weights=model.weights,
+        calibration=calibration,
+        evaluation=Source(data.source, "evaluation", data.evaluation, model.preprocessing),
+        class_names=model.class_names,
+        preprocessing=model.preprocessing.to_dict(),
+        identity={"name": model.name, "source": model.source, "weights": model.weights} if known else None,
+    )
+
+
+def _build(
+    session: Session,
+    recipe: recipes.Recipe,
+    job: Job,
+    targets: list[Target],
+    out: str | os.PathLike[str] | None,
+) -> Run:
+    _refuse_settings(recipe, targets)
+    graph = _captured(session, job)
+    with session.step("optimize"):
+        rewrites = passes.optimize(graph)
+    _refuse_unsupported(graph, targets)
+    given = _taken_off(session, job, graph)
+    reference = _reference(session, job, graph)
+    kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
+    quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
+    built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
+    baselines = _baselines(session, recipe, job, graph, built)
+    for one in built:
+        proofs.audited(session, one)
+        proofs.compared_in_steps(session, job, one)
+        proofs.compared_in_answers(session, job, one, reference)
+        if recipe.verify.tensorflow and one.target.format == "tflite":
+            proofs.seconded(session, job, one)
+    together = proofs.agreed(session, job, built)
+    proofs.timed(session, recipe.device, built, baselines)
+    for one in built:
+        proofs.timed_by_layer(session, recipe.device, one)
+    with session.step("report"):
+        facts = Facts(recipe, job, graph, rewrites, reference, built, baselines, together)
+        return evidence.write(facts, session.stages, out or Path("build", job.file_name))
+
+
+def _refuse_settings(recipe: recipes.Recipe, targets: list[Target]) -> None:
+    """Say what cannot run here, or does not go together, before anything is done."""
+    for target in targets:
+        proofs.runtime_of(target)
+    others = [t.name for t in targets if t.quantized and t.name != "openvino-int8"]
+    if recipe.quantize.quantizer == "nncf" and others:
+        raise UsageError(f"[quantize] nncf cannot quantize {', '.join(others)}: openvino-int8 alone")
+
+
+def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
+    """Say what cannot be lowered before minutes are spent on quantizing."""
+    lines = [f"{t.name}: {line}" for t in targets for line in _lowering(t).unsupported(graph, t)]
+    if lines:
+        raise UnsupportedError("; ".join(dict.fromkeys(lines)))
+
+
+def _captured(session: Session, job: Job) -> Graph:
+    if job.identity is None:
+        with session.step("capture"):
+            if (program := getattr(job.module, "exported", None)) is not None:
+                return capture.import_program(program, job.name, job.example)
+            if (file := getattr(job.module, "imported", None)) is not None:
+                return _proven(job, file)
+            return capture.capture(job.module, job.example, job.name)
+
+    def make(directory: Path, _line: Line) -> None:
+        save(capture.capture(job.module, job.example, job.name), directory / "graph.safetensors")
+
+    key = {"model": job.identity, "input": list(job.example.shape), "versions": versions()}
+    return load(session.stage("capture", key, make) / "graph.safetensors")
+
+
+def _proven(job: Job, file: onnx_file.OnnxFile) -> Graph:
+    """The graph of an ONNX file, a float one held against ONNX Runtime."""
+    assert isinstance(job.module.graph, Graph)
+    graph = job.module.graph.copy()
+    if onnx_file.is_quantized(graph):  # by its definition: 8-bit kernels of old CPUs saturate
+        onnx_file.prove(graph, file)
+        return graph
+    runtime = open_session(file.model.SerializeToString(), job.name)
+    names = list(file.inputs)
+    onnx_file.prove(graph, file, lambda arrays: runtime.run(None, dict(zip(names, arrays, strict=True))))
+    return graph
+
+
+def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
+    """The scales a quantized file brought along, taken off the graph, which is the float reference then."""
+    if not is_given(graph):
+        return None
+    with session.step("complete"):
+        annotated = complete(graph, lambda: _calibration(job))
+    for value in graph.values():
+        value.quant = None
+    return Quantized(annotated, None, None)
+
+
+def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
+    """Directory with the float graph's logits.npy, labels.npy (if any) and images.json."""
+    source = job.evaluation
+    if source is None:
+        return None
+
+    def make(directory: Path, line: Line) -> None:
+        images = source.images
+        labels = labels_for(images, job.name, job.class_names, graph.outputs[0].shape[-1])
+        rows = []
+        with torch.inference_mode():
+            for batch in images.batches(_BATCH):
+                x = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
+                rows.append(run(graph, [x])[0].flatten(1).numpy())
+                line.advance(sum(map(len, rows)), len(images))
+        np.save(directory / "logits.npy", np.concatenate(rows))
+        if labels is not None:
+            np.save(directory / "labels.npy", labels)
+        about = {"name": images.name, "n": len(images), "sha256": images.sha256}
+        (directory / "images.json").write_text(json.dumps(about))
+
+    return session.stage("reference", {"graph": graph_hash(graph), "images": source.identity}, make)
+
+
+def _quantized(
+    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, activations: str
+) -> Quantized:
+    asked = recipe.quantize
+    settings = QuantizeSettings(
+        profile=asked.profile,
+        activations="int16" if activations == "int16" else "int8",
+        calibration=recipe.data.calibration,
+        ranges=asked.ranges,
+        equalize=asked.equalize,
+        weight_mse=asked.weight_mse,
+        gptq=asked.gptq,
+        bias_correction=asked.bias_correction,
+    )
+
+    def make(directory: Path, _line: Line) -> None:
+        images = job.calibration.images
+        result = quantize(graph, _calibration(job), settings)
+        save(result.graph, directory / "graph.safetensors")
+        save_file({**result.means, _ORDER: result.order}, directory / _MEANS)
+        about = {"name": images.name, "n": len(images), "sha256": images.sha256}
+        (directory / "quantize.json").write_text(json.dumps({"calibration": about, **result.report}))
+
+    key = {
+        "graph": graph_hash(graph),
+        "images": job.calibration.identity,
+        "settings": repr(settings),
+        "threads": torch.get_num_threads(),  # the order of float sums
+        "versions": versions(),
+    }
+    directory = session.stage("quantize", key, make, "" if activations == "int8" else activations)
+    about = json.loads((directory / "quantize.json").read_text())
+    return Quantized(load(directory / "graph.safetensors"), about, directory / _MEANS)
+
+
+def _calibration(job: Job) -> torch.Tensor:
+    """All calibration images, (N, C, H, W) float32."""
+    return torch.from_numpy(np.concatenate(list(job.calibration.images.batches(_BATCH))))
+
+
+def _lowered(
+    session: Session,
+    recipe: recipes.Recipe,
+    job: Job,
+    graph: Graph,
+    quantized: Quantized | None,
+    target: Target,
+) -> Built:
+    source = quantized.graph if quantized is not None else graph
+    io = _io(recipe, target)
+    options: dict[str, Any] = {"io_dtype": io}
+    if recipe.target.dynamic_batch and target.format in _OPEN_BATCH:
+        options["dynamic_batch"] = True
+    lowering = _lowering(target)
+    prepared = lowering.prepare(source, target)
+    if quantized is not None and quantized.means is not None and target.format != "tflite":
+        prepared = _refitted(session, job, prepared, quantized.means, target)
+    quantizer = recipe.quantize.quantizer if target.activations == "int8" else "edgekit"
+
+    def make(directory: Path, _line: Line) -> None:
+        if quantizer == "nncf":
+            images = (image for batch in job.calibration.images.batches(_BATCH) for image in batch)
+            lowered = quantize_with_nncf(graph, target, images)
+        else:
+            lowered = lowering.lower(prepared, target, **options)
+        for name, data in lowered.files.items():
+            path = directory / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        ops = lowered.operators
+        content = {
+            "files": list(lowered.files),
+            "tensors": lowered.tensors,
+            "modules": module_names(ops),
+            "nodes": [op.node_index for op in ops],
+        }
+        (directory / "lowered.json").write_text(json.dumps(content))
+
+    key = {"graph": graph_hash(prepared), "target": repr(target), **options}
+    if quantizer == "nncf":
+        key |= {"quantizer": quantizer, "images": job.calibration.identity, "float": graph_hash(graph)}
+    directory = session.stage("lower", key, make, target.name)
+    about = json.loads((directory / "lowered.json").read_text())
+    files = {name: directory / name for name in about["files"]}
+    return Built(
+        target=target,
+        files=files,
+        sha256s={name: sha256_file(path) for name, path in files.items()},
+        prepared=prepared,
+        tensors=about["tensors"],
+        modules=about["modules"],
+        nodes=about["nodes"],
+        io=io,
+        quantization=quantized.report if quantized and quantizer == "edgekit" else None,
+        quantizer=quantizer,
+    )
+
+
+def _refitted(session: Session, job: Job, prepared: Graph, means: Path, target: Target) -> Graph:
+    """The graph with biases for what this target leaves in float; scales and integer weights are kept."""
+
+    def make(directory: Path, _line: Line) -> None:
+        rows = load_file(means)
+        order = rows.pop(_ORDER)
+        array = np.concatenate(list(job.calibration.images.batches(_BATCH)))
+        fit_biases(prepared, torch.from_numpy(array)[order], rows)
+        save(prepared, directory / "graph.safetensors")
+
+    key = {
+        "graph": graph_hash(prepared),
+        "means": sha256_file(means),
+        "images": job.calibration.identity,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+    return load(session.stage("biases", key, make, target.name) / "graph.safetensors")
+
+
+def _lowering(target: Target) -> ModuleType:
+    """The package of the target's format; each has unsupported, prepare and lower."""
+    return import_module(f"edgekit.lower.{target.format}")
+
+
+def _baselines(
+    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, built: list[Built]
+) -> dict[str, Built]:
+    """The float models that `built` are held against, by target: those asked for, the rest made here."""
+    asked = {one.target.name: one for one in built}
+    names = dict.fromkeys(one.target.baseline for one in built)
+    return {
+        name: asked.get(name) or _lowered(session, recipe, job, graph, None, get_target(name))
+        for name in names
+    }
+
+
+def _io(recipe: recipes.Recipe, target: Target) -> str | None:
+    """The recipe's I/O dtype where the target takes it; asking for one that no target takes is an error."""
+    return recipe.target.io if recipe.target.io in target.io_dtypes else None

@@ -1,0 +1,311 @@
+"""The proofs of a build, one function a stage: a Built goes in and leaves with one more piece of evidence.
+
+Each asks `edgekit.verify` and keeps the answer in the store under what it depends on.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgekit.graph.file import graph_hash
+from edgekit.lower import tflite
+from edgekit.pipeline.job import Agreed, Built, Job
+from edgekit.pipeline.session import Line, Session
+from edgekit.runtimes.audit import audit
+from edgekit.runtimes.delegation import delegation
+from edgekit.runtimes.placed import Placed, placed_codes
+from edgekit.runtimes.runtime import run_model, runtime_version
+from edgekit.runtimes.tensorflow.run import (
+    OutputCheck,
+    TensorflowCheck,
+    require_tensorflow,
+    run_saved_model,
+    tensorflow_check,
+)
+from edgekit.verify.agreement import Agreement, Divergence, Pair, agreement, first_divergence
+from edgekit.verify.contact_sheet import contact_sheet
+from edgekit.verify.drift import Drift, drift
+from edgekit.verify.fidelity import (
+    Fidelity,
+    FloatFidelity,
+    OpFidelity,
+    fidelity,
+    float_fidelity,
+    probe_values,
+    read_values,
+)
+from edgekit.verify.latency import FileLatency, Latency, latency, machine
+from edgekit.verify.layer_times import LayerTime, LayerTimes, layer_times
+from edgekit.verify.layers import LayerError, layer_errors
+from edgekit.verify.runtime_fidelity import RuntimeFidelity, ValueFidelity, runtime_fidelity
+
+if TYPE_CHECKING:
+    from edgekit.data import ImageSet
+    from edgekit.data.arrays import ArrayImages
+    from edgekit.pipeline.recipe import Device
+    from edgekit.targets import Target
+
+_HOST_RUNTIMES = ("litert", "onnxruntime", "openvino")  # TensorRT's time is a Jetson's business
+_PROBED = 4  # images on which every operator is compared
+_FLIPPED = 48  # pictures kept of images whose answer changed
+_CHUNK = 256  # evaluation images whose float32 pixels are in memory at a time
+
+
+def audited(session: Session, one: Built) -> None:
+    """What the file is and what runs where; a SavedModel is a hand-over that nothing here executes."""
+    if one.target.runtime == "tensorflow":
+        return
+    with session.step(f"audit {one.target.name}"):
+        one.audit = audit(one.file, one.modules)
+        one.delegation = delegation(one.file, one.modules)
+
+
+def compared_in_steps(session: Session, job: Job, one: Built) -> None:
+    """The graph's meaning against the runtime, and which layers cause the error that is left."""
+
+    def make(directory: Path, _line: Line) -> None:
+        images = next(job.calibration.first(_PROBED).batches(_PROBED))
+        found, errors = _fidelity_of(one, images)
+        content = {
+            "kind": type(found).__name__,
+            "fidelity": asdict(found),
+            "errors": [asdict(row) for row in errors],
+        }
+        (directory / "fidelity.json").write_text(json.dumps(content))
+
+    key = {
+        "artifact": one.sha256s,
+        "graph": graph_hash(one.prepared),
+        "images": job.calibration.identity,
+        "runtime": runtime_of(one.target),
+    }
+    directory = session.stage("fidelity", key, make, one.target.name)
+    content = json.loads((directory / "fidelity.json").read_text())
+    one.errors = [LayerError(**row) for row in content["errors"]]
+    found = content["fidelity"]
+    if content["kind"] == "FloatFidelity":
+        one.fidelity = FloatFidelity(**found)
+    elif content["kind"] == "RuntimeFidelity":
+        rows = tuple(ValueFidelity(**row) for row in found.pop("layers"))
+        one.fidelity = RuntimeFidelity(layers=rows, **found)
+    else:
+        one.fidelity = Fidelity(layers=tuple(OpFidelity(**row) for row in found.pop("layers")), **found)
+
+
+def _fidelity_of(
+    one: Built, images: np.ndarray
+) -> tuple[Fidelity | RuntimeFidelity | FloatFidelity, list[LayerError]]:
+    target, graph = one.target, one.prepared
+    if target.activations != "int8" or one.quantizer != "edgekit":
+        return float_fidelity(graph, _answers(one, images), images), []
+    if target.format == "tflite":
+        probe = tflite.lower(graph, target, io_dtype=one.io, outputs_also=probe_values(graph))
+        actual = read_values(probe, graph, images)
+        return fidelity(graph, probe, images, one.file), layer_errors(graph, actual, images)
+    placed = Placed(graph, one.file, one.tensors)
+    return runtime_fidelity(placed, images), layer_errors(graph, placed_codes(placed, images), images)
+
+
+def runtime_of(target: Target) -> str:
+    """Name and version of what runs a target's files on this machine.
+
+    Raises: UsageError with the line that installs it.
+    """
+    if target.runtime == "tensorflow":
+        require_tensorflow()
+        return f"tensorflow {importlib.metadata.version('tensorflow')}"
+    return runtime_version(target.format)
+
+
+def compared_in_answers(session: Session, job: Job, one: Built, reference: Path | None) -> None:
+    """Sets `one.logits`: the artifact's answers on the evaluation images."""
+    source = job.evaluation
+    if source is None or reference is None:
+        return
+
+    def make(directory: Path, line: Line) -> None:
+        images, rows, done = source.images, [], 0
+        for batch in images.batches(_CHUNK):
+            rows.append(_answers(one, batch))
+            done += len(batch)
+            line.advance(done, len(images))
+        logits = np.concatenate(rows)
+        np.save(directory / "logits.npy", logits)
+        _save_flipped(directory, compared(logits), images, job)
+
+    labels = reference / "labels.npy"
+
+    def compared(logits: np.ndarray) -> Drift:
+        return drift(np.load(reference / "logits.npy"), logits, np.load(labels) if labels.exists() else None)
+
+    key = {"artifact": one.sha256s, "reference": reference.name, "runtime": runtime_of(one.target)}
+    one.pictures = session.stage("drift", key, make, one.target.name)
+    one.drift = compared(np.load(one.pictures / "logits.npy"))
+
+
+def _answers(one: Built, images: np.ndarray) -> np.ndarray:
+    if one.target.runtime == "tensorflow":
+        return run_saved_model(one.file.parent, images)
+    return run_model(one.file, images, workers=os.cpu_count() or 1)
+
+
+def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages, job: Job) -> None:
+    """The images whose answer changed: one file each, and all on one sheet."""
+    flips = found.flipped[:_FLIPPED]
+    pictures = {flip.index: images.picture(flip.index) for flip in flips}
+    for index, picture in pictures.items():
+        picture.save(directory / f"{index}.png")
+    arrays = {index: np.asarray(picture) for index, picture in pictures.items()}
+    (directory / "sheet.png").write_bytes(contact_sheet(arrays, flips, job.class_names))
+
+
+def seconded(session: Session, job: Job, one: Built) -> None:
+    """A .tflite file's answers under TensorFlow's own interpreter."""
+
+    def make(directory: Path, _line: Line) -> None:
+        images = next(job.calibration.first(_PROBED).batches(_PROBED))
+        found = tensorflow_check(one.file, images)
+        (directory / "tensorflow.json").write_text(json.dumps(asdict(found)))
+
+    require_tensorflow()
+    key = {
+        "artifact": one.sha256s,
+        "images": job.calibration.identity,
+        "runtimes": [runtime_of(one.target), importlib.metadata.version("tensorflow")],
+    }
+    stage = session.stage("tensorflow", key, make, one.target.name)
+    content = json.loads((stage / "tensorflow.json").read_text())
+    rows = tuple(OutputCheck(**row) for row in content.pop("outputs"))
+    one.tensorflow = TensorflowCheck(outputs=rows, **content)
+
+
+def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
+    """Every two int8 artifacts against each other, and where they part when they do.
+
+    TensorRT's integers are its own (symmetric): it answers to the float reference alone.
+    """
+    held = [
+        one
+        for one in built
+        if one.target.activations == "int8" and one.target.runtime in _HOST_RUNTIMES and one.pictures
+    ]
+    formats = {one.target.format for one in held}
+    if len(formats) < 2 or job.evaluation is None:
+        return None
+
+    def make(directory: Path, _line: Line) -> None:
+        found = agreement({one.target.name: np.load(_pictures(one) / "logits.npy") for one in held})
+        parted = []
+        for pair in found.pairs:
+            first, second = (next(o for o in held if o.target.name == n) for n in (pair.first, pair.second))
+            where = _parting(job, first, second, pair.differing[:_PROBED])
+            parted.append({"first": pair.first, "second": pair.second, "at": where and asdict(where)})
+        content = {"agreement": asdict(found), "divergences": parted}
+        (directory / "agreement.json").write_text(json.dumps(content))
+
+    key = {
+        "artifacts": {one.target.name: one.sha256s for one in held},
+        "answers": [_pictures(one).name for one in held],
+    }
+    content = json.loads((session.stage("agreement", key, make) / "agreement.json").read_text())
+    pairs = tuple(
+        Pair(**row | {"differing": tuple(row["differing"])}) for row in content["agreement"]["pairs"]
+    )
+    return Agreed(
+        Agreement(tuple(content["agreement"]["names"]), content["agreement"]["n"], pairs),
+        {(d["first"], d["second"]): Divergence(**d["at"]) for d in content["divergences"] if d["at"]},
+    )
+
+
+def _pictures(one: Built) -> Path:
+    assert one.pictures is not None
+    return one.pictures
+
+
+def _parting(job: Job, first: Built, second: Built, differing: Sequence[int]) -> Divergence | None:
+    """The first layer at which two files part, on images they answer differently."""
+    comparable = all(one.quantizer == "edgekit" and one.prepared.batchable for one in (first, second))
+    if not differing or not comparable or job.evaluation is None:
+        return None
+    images = job.evaluation.images
+    tensors = np.stack([images.tensor(index) for index in differing])
+    return first_divergence(_placed(first), _placed(second), tensors)
+
+
+def _placed(one: Built) -> Placed:
+    if one.target.format != "tflite":
+        return Placed(one.prepared, one.file, one.tensors)
+    lowered = tflite.lower(one.prepared, one.target, io_dtype=one.io)
+    return Placed(one.prepared, one.file, lowered.tensors, lowered.layouts)
+
+
+def timed(session: Session, device: Device, built: list[Built], baselines: dict[str, Built]) -> None:
+    """Every artifact this machine has a runtime for, in turns with the float models it is held against."""
+    timed_here = [one for one in built if one.target.runtime in _HOST_RUNTIMES]
+    if device.profile == "off" or not timed_here:
+        return
+    names = [*dict.fromkeys(one.target.baseline for one in timed_here)]
+    files = {name: baselines[name] for name in names} | {one.target.name: one for one in timed_here}
+
+    def make(directory: Path, line: Line) -> None:
+        measured = latency(
+            {name: one.file for name, one in files.items()},
+            profile=device.profile,
+            threads=device.threads,
+            progress=line.advance,
+        )
+        (directory / "latency_samples.json").write_text(measured.samples_json())
+        rows = {name: asdict(row) for name, row in measured.files.items()}
+        (directory / "latency.json").write_text(json.dumps({"files": rows, "processes": measured.processes}))
+
+    key = {
+        "files": {name: one.sha256s for name, one in files.items()},
+        "device": repr(device),
+        "runtime": {name: runtime_of(one.target) for name, one in files.items()},
+        "machine": machine()["cpu"],
+    }
+    directory = session.stage("latency", key, make, device.profile)
+    content = json.loads((directory / "latency.json").read_text())
+    raw = json.loads((directory / "latency_samples.json").read_text())
+    measured = Latency(
+        files={name: FileLatency(**row) for name, row in content["files"].items()},
+        samples_ns={name: [np.array(r) for r in runs] for name, runs in raw["samples_ns"].items()},
+        profile=raw["profile"],
+        processes=content["processes"],
+        threads=raw["threads"],
+        runtime=raw["runtime"],
+        machine=raw["machine"],
+    )
+    for one in files.values():
+        one.latency = measured
+
+
+def timed_by_layer(session: Session, device: Device, one: Built) -> None:
+    """Where an int8 artifact's milliseconds go."""
+    if (
+        device.profile == "off"
+        or one.target.activations != "int8"
+        or one.target.runtime not in _HOST_RUNTIMES
+    ):
+        return
+
+    def make(directory: Path, _line: Line) -> None:
+        found = layer_times(one.file, one.modules, threads=device.threads)
+        (directory / "times.json").write_text(json.dumps(asdict(found)))
+
+    key = {
+        "artifact": one.sha256s,
+        "threads": device.threads,
+        "runtime": runtime_of(one.target),
+        "machine": machine()["cpu"],
+    }
+    content = json.loads((session.stage("times", key, make, one.target.name) / "times.json").read_text())
+    one.times = LayerTimes(**content | {"rows": tuple(LayerTime(**row) for row in content["rows"])})

@@ -1,0 +1,75 @@
+"""One build in progress: its store, its progress lines, and the record of what each stage took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekit.pipeline.store import Store, key_of
+
+
+class Line(Protocol):
+    """The progress line of one stage."""
+
+    cached: bool
+
+    def advance(self, done: int, total: int) -> None: ...
+
+
+class Display(Protocol):
+    """Where progress goes: the terminal, or nowhere."""
+
+    def stage(self, name: str) -> AbstractContextManager[Line]: ...
+
+
+class Silent:
+    """A Display that shows nothing."""
+
+    class _Line:
+        cached = False
+
+        def advance(self, done: int, total: int) -> None:
+            pass
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Line]:
+        yield self._Line()
+
+
+class Session:
+    """Runs stages and remembers them.
+
+    `stages` becomes report.json's list: name, seconds, cached, in the order they ran.
+    """
+
+    def __init__(self, store: Store, display: Display | None = None) -> None:
+        self.store = store
+        self.display = display or Silent()
+        self.stages: list[dict[str, Any]] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Line]:
+        """A stage that is always done again."""
+        began = time.perf_counter()
+        with self.display.stage(name) as line:
+            yield line
+        seconds = round(time.perf_counter() - began, 3)
+        self.stages.append({"name": name, "seconds": seconds, "cached": line.cached})
+
+    def stage(
+        self, name: str, key: dict[str, Any], make: Callable[[Path, Line], None], label: str = ""
+    ) -> Path:
+        """The directory of a stage's files: found in the store, or filled by `make`.
+
+        Args:
+            name: the stage's folder in the store; `label` is added to it on the progress line.
+            key: JSON data, everything the result depends on besides edgekit's own code.
+        """
+        with self.step(f"{name} {label}".strip()) as line:
+            digest = key_of(stage=name, **key)
+            found = self.store.find(name, digest)
+            line.cached = found is not None
+            return found or self.store.put(name, digest, lambda directory: make(directory, line))

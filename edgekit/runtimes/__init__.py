@@ -1,0 +1,1 @@
+"""What runs model files, one folder each: open, run, read inner values, audit, times."""

@@ -1,0 +1,1 @@
+"""What the Edge TPU compiler will take."""

@@ -1,0 +1,1 @@
+"""LiteRT with XNNPACK: .tflite files."""

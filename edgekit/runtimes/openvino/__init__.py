@@ -1,0 +1,1 @@
+"""OpenVINO's CPU plugin: .xml with .bin."""

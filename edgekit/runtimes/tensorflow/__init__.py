@@ -1,0 +1,1 @@
+"""TensorFlow's own interpreter, as a second opinion."""
