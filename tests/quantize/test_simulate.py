@@ -3,7 +3,7 @@
 import torch
 from quantize_graphs import Builder, inverted_residual_net, smooth_images
 
-from edgekit.graph import ir
+from edgekit.graph.run import run
 from edgekit.quantize import bias_integers, fake_quantize, integers, quantize, simulate, sqnr_db
 from edgekit.quantize.simulate import on_value
 
@@ -41,15 +41,15 @@ def test_agrees_with_fake_quantization_of_every_value():
     graph = quantize(inverted_residual_net(), smooth_images(16, 0)).graph
     images = smooth_images(8, 1)
     with torch.no_grad():
-        fake = ir.run(graph, [images], on_value)[0]
-    assert sqnr_db(fake, simulate(graph, images)[0]) > sqnr_db(ir.run(graph, [images])[0], fake) + 3
+        fake = run(graph, [images], on_value)[0]
+    assert sqnr_db(fake, simulate(graph, images)[0]) > sqnr_db(run(graph, [images])[0], fake) + 3
 
 
 def test_int8_follows_the_float_graph():
     float_graph = inverted_residual_net()
     images = smooth_images(16, 1)
     graph = quantize(float_graph, smooth_images(32, 0)).graph
-    assert sqnr_db(ir.run(float_graph, [images])[0], simulate(graph, images)[0]) > 15
+    assert sqnr_db(run(float_graph, [images])[0], simulate(graph, images)[0]) > 15
 
 
 def test_a_value_without_parameters_stays_float():
@@ -61,7 +61,7 @@ def test_a_value_without_parameters_stays_float():
     before = simulate(graph, images)[0]
     for value in graph.values():
         value.quant = None
-    assert torch.allclose(simulate(graph, images)[0], ir.run(graph, [images])[0], atol=1e-5)
+    assert torch.allclose(simulate(graph, images)[0], run(graph, [images])[0], atol=1e-5)
     assert not torch.equal(before, simulate(graph, images)[0])
 
 
