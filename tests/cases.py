@@ -298,6 +298,12 @@ OP_CASES: dict[str, Case] = {
     "linear-tokens": Case(lambda s: s.linear(s.tokens(s.input), 12, "relu")),
     "linear-no-bias": Case(lambda s: s.linear(s.tokens(s.input), 12, bias=False)),
     "matmul": Case(_matmul),
+    "matmul-constant": Case(lambda s: s.op("matmul", s.tokens(s.input), s.const(8, 5))),
+    "matmul-constant-positive": Case(lambda s: s.op("matmul", s.input, s.const(12, 1, positive=True))),
+    "matmul-constant-batched": Case(lambda s: s.op("matmul", s.tokens(s.input), s.const(1, 8, 5))),
+    "matmul-constant-rank4": Case(lambda s: s.op("matmul", s.input, s.const(1, 8, 12, 6))),
+    "matmul-constant-left": Case(lambda s: s.op("matmul", s.const(6, 120), s.tokens(s.input))),
+    "matmul-constant-left-rank4": Case(lambda s: s.op("matmul", s.const(1, 8, 6, 10), s.input)),
     "attention": Case(_attention, int8_lsb=2),
     # normalisation
     "batch_norm": Case(_batch_norm),
@@ -408,7 +414,17 @@ OP_CASES: dict[str, Case] = {
     "windows": Case(_windows),
     "resize_bilinear": Case(unary("resize_bilinear", size=(20, 18)), int8_lsb=1),
     "resize_bilinear-corners": Case(unary("resize_bilinear", size=(20, 18), align_corners=True)),
+    "resize_bilinear-17-to-33": Case(unary("resize_bilinear", size=(33, 21)), (1, 8, 17, 11)),
+    "resize_bilinear-26-to-51": Case(unary("resize_bilinear", size=(51, 21)), (1, 8, 26, 11), 5e-6),
+    "resize_bilinear-corners-17-to-33": Case(
+        unary("resize_bilinear", size=(33, 21), align_corners=True), (1, 8, 17, 11)
+    ),
+    "resize_bilinear-smaller": Case(unary("resize_bilinear", size=(17, 11)), (1, 8, 33, 21), 5e-6),
+    "resize_bilinear-corners-smaller": Case(
+        unary("resize_bilinear", size=(17, 11), align_corners=True), (1, 8, 33, 21)
+    ),
     "resize_nearest": Case(unary("resize_nearest", size=(20, 24))),
     "resize_nearest-8": Case(unary("resize_nearest", size=(80, 36))),
     "resize_nearest-uneven": Case(unary("resize_nearest", size=(17, 12))),
+    "resize_nearest-17-to-33": Case(unary("resize_nearest", size=(33, 21)), (1, 8, 17, 11)),
 }

@@ -15,7 +15,7 @@ from edgekit.graph.run import run
 from edgekit.lower.onnx import lower, lowering, prepare, unsupported
 from edgekit.quantize import simulate
 from edgekit.targets import get_target
-from tests.cases import OP_CASES, Case, Sketch
+from tests.cases import OP_CASES, Case, Sketch, unary
 
 TARGETS = ("onnx-float32", "onnx-int8", "tensorrt-int8")
 NET = Case(lambda s: s.op("hardswish", s.conv(s.conv(s.input, 16, activation="relu"), 8, 3, padding=1)))
@@ -38,6 +38,28 @@ def test_the_file_passes_the_checker_and_states_every_shape(target: str) -> None
     stated = {v.name for v in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
     assert {name for node in model.graph.node for name in node.output} <= stated
     assert (model.producer_name, model.ir_version, model.opset_import[0].version) == ("edgekit", 8, 17)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize(
+    "op", [("resize_bilinear", {}), ("resize_bilinear", {"align_corners": True}), ("resize_nearest", {})]
+)
+def test_resized_sizes_are_whole_in_every_reader(op: tuple[str, dict], batch: bool) -> None:
+    """Readers multiply size and scale in float32 or in float64: 11 times float32(21 / 11) is 20.9999998."""
+    openvino = pytest.importorskip("openvino")
+    name, attrs = op
+    for before, after in (((11, 17), (21, 33)), ((26, 21), (51, 11)), ((3, 5), (7, 13))):
+        case = Case(unary(name, size=after, **attrs), (1, 4, *before))
+        _, lowered = lowered_case(case, "onnx-float32", dynamic_batch=batch)
+        onnx.checker.check_model(parsed(lowered), full_check=True)
+        image = case.images(1)
+        (wanted,), (found,) = run(case.graph(), [image]), run_file(lowered, image)
+        core = openvino.Core()
+        model = core.read_model(lowered.files["model.onnx"])
+        read = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([image.numpy()])[0]
+        for got in (found, read):
+            assert got.shape == wanted.shape
+            assert np.abs(got - wanted.numpy()).max() <= 1e-4  # positions are float32 numbers
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -12,11 +12,15 @@ from edgekit.lower.onnx.context import Context, lowers
 
 
 def _scales(ctx: Context, size: tuple[int, ...], out: tuple[int, ...]) -> str:
-    """Scales whose product with `size`, rounded down, is exactly `out`."""
+    """Scales whose product with `size`, rounded down, is exactly `out`.
+
+    Readers multiply in float32 or in float64: a float32 quotient below the true one gives the latter a size
+    that is one short, so the product is made exact or larger.
+    """
     found = []
     for n, o in zip(size, out, strict=True):
         scale = np.float32(o / n)
-        if np.floor(np.float32(n) * scale) < o:
+        if n * float(scale) < o:
             scale = np.nextafter(scale, np.float32(np.inf))
         found.append(scale)
     return ctx.constant("scales", np.array([1.0, 1.0, *found], np.float32))

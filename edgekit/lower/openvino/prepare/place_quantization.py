@@ -100,10 +100,15 @@ def _one_grid(node: Node) -> bool:
 
 
 def _center_right_operands(graph: Graph) -> None:
-    """The right operand of a product of two activations is rounded once more, to zero point 0."""
+    """The right operand of a product of two activations is rounded once more, to zero point 0.
+
+    A constant is no activation: its product stays in float, and so does it.
+    """
     for node in list(graph.nodes):
         right = node.inputs[1] if node.op == "matmul" else None
-        if right is not None and right.quant is not None and right.quant.zero_point != (0,):
+        if right is None or right.is_constant or right.quant is None:
+            continue
+        if right.quant.zero_point != (0,):
             _read_copy(graph, [node], right, _symmetric(right))
 
 

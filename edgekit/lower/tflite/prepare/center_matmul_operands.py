@@ -29,8 +29,13 @@ def center_matmul_operands(graph: Graph, target: Target) -> int:
         b = node.inputs[1] if node.op == "matmul" else None
         if b is None or b.quant is None or b.quant.zero_point == (0,) or node.output.quant is None:
             continue
-        group = _group(b, producers, users)
         quant = _symmetric(b.quant, b.range)
+        if b.is_constant:  # rounded once, to these parameters; other readers keep theirs
+            name = graph.fresh_name(f"{b.name}.centred")
+            node.inputs[1] = Value(name, b.shape, b.dtype, b.data, b.range, quant)
+            count += 1
+            continue
+        group = _group(b, producers, users)
         if all(_may_choose(producers.get(value)) for value in group):
             for value in group:
                 value.quant = quant
