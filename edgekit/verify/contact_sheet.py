@@ -28,7 +28,8 @@ def contact_sheet(
     """A grid of flipped images, each captioned with its label and what both models said.
 
     Args:
-        images: looked up by `flip.index`; uint8 (H, W, 3), or float (3, H, W), stretched to its own range.
+        images: looked up by `flip.index`; uint8 (H, W) or (H, W, C), or float (C, H, W), stretched to its
+            own range.
         limit: images shown; those the reference was surest about come first.
     Returns: a PNG; one line of text when nothing flipped.
     """
@@ -81,14 +82,21 @@ def _fit(draw: Any, text: str, font: Any) -> str:
 
 
 def _pixels(image: np.ndarray, index: int) -> np.ndarray:
+    """uint8 (H, W, 3): one channel becomes grey, of more than three the first three are shown."""
     image = np.asarray(image)
-    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[-1]):
-        raise DataError(f"contact sheet: image {index} has shape {image.shape}: (H, W, 3) or (3, H, W)")
-    if image.dtype == np.uint8:
-        return np.ascontiguousarray(image if image.shape[-1] == 3 else image.transpose(1, 2, 0))
-    image = image.transpose(1, 2, 0) if image.shape[0] == 3 else image
-    low, high = float(image.min()), float(image.max())
-    return ((image - low) * (255.0 / max(high - low, 1e-9))).round().astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or 0 in image.shape:
+        raise DataError(f"contact sheet: image {index} has shape {image.shape}: (H, W, C) or (C, H, W)")
+    # Pictures end with their channels, tensors begin with them, unless the sizes say the contrary.
+    first, last = image.shape[0] in (1, 3), image.shape[2] in (1, 3)
+    if (first and not last) or (first == last and image.dtype != np.uint8):
+        image = image.transpose(1, 2, 0)
+    image = image[..., :3] if image.shape[2] > 2 else image[..., :1]
+    if image.dtype != np.uint8:
+        low, high = float(image.min()), float(image.max())
+        image = ((image - low) * (255.0 / max(high - low, 1e-9))).round().astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
 def _png(sheet: Any) -> bytes:

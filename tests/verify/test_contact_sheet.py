@@ -42,6 +42,17 @@ def test_flips_without_labels():
     assert _open(contact_sheet(np.zeros((1, 8, 8, 3), np.uint8), flips)).width > 100
 
 
+@pytest.mark.parametrize("shape", [(24, 24), (24, 24, 1), (1, 24, 24), (24, 24, 4), (4, 24, 24), (2, 24, 24)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_any_number_of_channels_is_shown(shape, dtype):
+    image = np.full(shape, 90, dtype)
+    image[tuple(slice(0, 12) if n == 24 else slice(None) for n in shape)] = 250
+    tile = np.asarray(_open(contact_sheet({0: image}, FLIPS[:1])))[6:126, 6:126].astype(int)
+    bright, dark = (250, 90) if dtype == np.uint8 else (255, 0)
+    assert np.abs(tile[:50, :50] - bright).max() == 0
+    assert np.abs(tile[70:, 70:] - dark).max() == 0
+
+
 def test_something_that_is_no_image_is_refused():
     with pytest.raises(DataError, match="image 0 has shape"):
-        contact_sheet(np.zeros((8, 5, 5), np.uint8), FLIPS[:1])
+        contact_sheet(np.zeros((8, 5, 5, 5, 3), np.uint8), FLIPS[:1])
