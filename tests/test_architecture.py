@@ -56,7 +56,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.report": {"edgekit.errors"},
     # a build's data, record and progress; the other files of the pipeline see every stage
     "edgekit.pipeline.job": {"edgekit.errors"},
-    "edgekit.pipeline.session": {"edgekit.errors", "edgekit.pipeline.store"},
+    "edgekit.pipeline.session": {"edgekit.errors", "edgekit.pipeline.store", "edgekit.pipeline.code_hash"},
+    "edgekit.pipeline.code_hash": {"edgekit.errors", "edgekit.files", "edgekit.pipeline.store"},
     # those that see everything
     "edgekit.pipeline": {"edgekit"},
     "edgekit.cli": {"edgekit"},

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgekit.pipeline.code_hash import code_hash
 from edgekit.pipeline.store import Store, key_of
 
 
@@ -66,10 +67,11 @@ class Session:
 
         Args:
             name: the stage's folder in the store; `label` is added to it on the progress line.
-            key: JSON data, everything the result depends on besides edgekit's own code.
+            key: JSON data, everything the result depends on besides the code
+                that `make` can reach.
         """
         with self.step(f"{name} {label}".strip()) as line:
-            digest = key_of(stage=name, **key)
+            digest = key_of(stage=name, code=code_hash(make, self.store), **key)
             found = self.store.find(name, digest)
             line.cached = found is not None
             return found or self.store.put(name, digest, lambda directory: make(directory, line))

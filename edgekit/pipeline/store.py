@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,9 @@ STALE_SECONDS = 24 * 3600.0
 _INDEX = "entry.json"
 
 
-@cache
-def code_hash() -> str:
-    """sha256 over this package's sources: another edgekit never reads this one's results."""
-    root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
 def key_of(**parts: Any) -> str:
-    """The key of everything that went into a stage; parts are JSON data, the code's hash is added."""
-    return hashlib.sha256(json.dumps([parts, code_hash()], sort_keys=True).encode()).hexdigest()
+    """The key of everything that went into a stage; parts are JSON data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 class Store:
