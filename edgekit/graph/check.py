@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.errors import GraphError
-from edgekit.graph.ir import Graph, Value
+from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import OPS
 from edgekit.graph.shapes import infer_shapes
 
@@ -31,6 +31,7 @@ def check(graph: Graph) -> None:
         for value in node.operands:
             if value not in known and not value.is_constant:
                 raise GraphError(f"[graph] {node.op} at {where} reads {value} before it is computed")
+        _check_dtype(node, where)
         computed, recorded = infer_shapes(node), tuple(v.shape for v in node.outputs)
         if computed != recorded:
             raise GraphError(f"[graph] {node.op} at {where} computes {computed}: recorded as {recorded}")
@@ -41,3 +42,12 @@ def check(graph: Graph) -> None:
     for value in graph.outputs:
         if value not in known and not value.is_constant:
             raise GraphError(f"[graph] output {value} is never computed")
+
+
+def _check_dtype(node: Node, where: str) -> None:
+    first, accepted = node.operands[0], OPS[node.op].dtypes
+    floating = first.dtype.startswith("float")
+    if not floating and (accepted == "floats" or (accepted == "numbers" and first.dtype == "bool")):
+        raise GraphError(
+            f"[graph] {node.op} at {where} reads {first}, which is {first.dtype}: takes {accepted}"
+        )

@@ -11,9 +11,8 @@ from __future__ import annotations
 import torch
 
 from edgekit.graph.ir import Graph, Node
+from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.passes.rewrite import ConstantNames, bias_name, remove_nodes, scalable, sole_reader
-
-OUTPUT_AXIS = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
 
 
 def fold_batch_norm(graph: Graph) -> int:
@@ -59,7 +58,7 @@ def _scale_output(names: ConstantNames, conv: Node, gain: torch.Tensor, shift: t
     weight, bias = conv.inputs[1], conv.inputs[2]
     assert weight is not None and weight.data is not None
     shape = [1] * weight.data.ndim
-    shape[OUTPUT_AXIS[conv.op]] = -1
+    shape[WEIGHT_AXIS[conv.op]] = -1
     scaled = (weight.data.double() * gain.reshape(shape)).float()
     offset = shift if bias is None or bias.data is None else bias.data.double() * gain + shift
     conv.inputs[1] = names.new(weight.name, scaled, replaces=weight)

@@ -8,10 +8,8 @@ max(relu(x)) = relu(max(x)).
 from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node
+from edgekit.graph.ops import ACTIVATIONS, FUSES
 from edgekit.passes.rewrite import remove_nodes, sole_reader
-
-FUSES = {"conv2d", "linear", "conv_transpose2d", "add", "sub", "mul"}
-ACTIVATIONS = {"relu", "relu6"}
 
 
 def fuse_activation(graph: Graph) -> int:

@@ -6,6 +6,7 @@ A reshape that merges into its reader must keep the leading -1 that carries the 
 from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import VIEWS
 from edgekit.passes.rewrite import keep_annotation, remove_nodes
 
 
@@ -15,7 +16,7 @@ def merge_movement(graph: Graph) -> int:
     replaced: dict[Value, Value] = {}
     spent: set[Node] = set()
     for node in list(graph.nodes):
-        if node.op not in ("reshape", "permute", "expand"):
+        if node.op not in VIEWS and node.op != "expand":
             continue
         x = node.inputs[0]
         assert x is not None

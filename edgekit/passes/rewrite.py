@@ -7,6 +7,7 @@ from collections import Counter
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import WEIGHT_AXIS
 
 
 def sole_reader(counts: Counter[Value], value: Value) -> bool:
@@ -64,7 +65,7 @@ def remove_nodes(graph: Graph, spent: set[Node]) -> None:
 
 def scalable(node: Node | None) -> bool:
     """Can a scale and a shift of its result move into `node`: constant weights, no activation of its own?"""
-    if node is None or node.op not in ("conv2d", "linear", "conv_transpose2d"):
+    if node is None or node.op not in WEIGHT_AXIS:
         return False
     _x, weight, bias = node.inputs
     if weight is None or not weight.is_constant or not (bias is None or bias.is_constant):

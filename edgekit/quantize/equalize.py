@@ -19,17 +19,12 @@ from dataclasses import dataclass, field
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS, Fixed
 from edgekit.quantize import rules
 from edgekit.quantize.observers import Observations, sample_positions, trim_count
 
 Tensor = torch.Tensor
 
-# Channel i of the output is a positively homogeneous function of channel i of the input.
-_HOMOGENEOUS = frozenset(
-    {"relu", "relu6", "leaky_relu", "prelu", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
-     "resize_bilinear", "resize_nearest"}
-)  # fmt: skip
-_GATES = frozenset({"sigmoid", "hardsigmoid", "softmax", "tanh"})
 BALANCE = 0.0  # trained V3-Large: 24.4 dB at 0, 23.8 at 0.25, 23.4 without equalization
 LARGEST = 2.0**10  # no channel is scaled by more than this either way
 RELU6_SHARE = 0.7  # a channel whose maximum stays below this share of 6 counts as never clipped
@@ -120,7 +115,7 @@ class _Finder:
         assert a is not None and b is not None
         for data, gate in ((a, b), (b, a)):
             maker = self.producer.get(gate)
-            if gate.is_constant or (maker is not None and maker.op in _GATES):
+            if gate.is_constant or (maker is not None and isinstance(OPS[maker.op].ranges, Fixed)):
                 self.pin(gate)
                 self.tie(node.output, data)
                 return
@@ -148,16 +143,17 @@ class _Finder:
 def _keeps_channels(node: Node) -> bool:
     """Whether output channel i is a positively homogeneous function of channel i of the first input."""
     before, after = node.operands[0].shape, node.output.shape
+    row = OPS[node.op]
+    if row.channels == "reduce":
+        return len(before) == 4 and all(d % 4 >= 2 for d in node.attrs["dims"])
     match node.op:
-        case "mean" | "amax" | "sum":
-            return len(before) == 4 and all(d % 4 >= 2 for d in node.attrs["dims"])
         case "pad":
             constant = node.attrs.get("mode", "constant") == "constant"
             return constant and not node.attrs.get("value") and len(node.attrs["pads"]) <= 4
         case "reshape":  # (N, C, 1, 1) -> (N, C)
             return len(before) == 4 and before[2:] == (1, 1) and after[1:] == before[1:2]
         case _:
-            return node.op in _HOMOGENEOUS
+            return row.homogeneous and row.channels in ("pass", "scale", "window")
 
 
 def equalize(graph: Graph, seen: Observations, balance: float = BALANCE) -> int:

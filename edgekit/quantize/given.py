@@ -13,6 +13,7 @@ import torch
 
 from edgekit.errors import QuantizationError
 from edgekit.graph.ir import Graph, QuantParams, Value
+from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.quantize import rules
 from edgekit.quantize.observers import observe
 from edgekit.quantize.qparams import annotate
@@ -53,7 +54,7 @@ def complete(graph: Graph, images: Callable[[], torch.Tensor] | None = None) -> 
     for node in graph.nodes:
         weight = rules.weight_of(node)
         if weight is not None and weight.quant is not None:
-            weight.quant = _per_channel(weight.quant, weight.shape, rules.WEIGHT_AXIS[node.op], weight.name)
+            weight.quant = _per_channel(weight.quant, weight.shape, WEIGHT_AXIS[node.op], weight.name)
     annotate(graph)
     producers = graph.producers()
     for group in rules.groups(graph):

@@ -15,7 +15,7 @@ import torch
 
 from edgekit.errors import QuantizationError
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.ops import OPS
+from edgekit.graph.ops import MOVES, OPS
 from edgekit.quantize import rules
 from edgekit.quantize.walk import Arguments, activate_, batches, check_images, walk, without_activation
 
@@ -147,7 +147,7 @@ class _Collector:
             found = OPS[node.op].fn(*args, **node.attrs)
             results = tuple(found) if isinstance(found, tuple | list) else (found,)
         for value, tensor in zip(node.outputs, results, strict=True):
-            if value in self.wanted and node.op not in rules.MOVES:
+            if value in self.wanted and node.op not in MOVES:
                 self.value(value, tensor, node.op, node.attrs.get("activation") is not None)
         return results
 

@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.ops import OPS
-from edgekit.quantize import qparams, rules
+from edgekit.graph.ops import OPS, WEIGHT_AXIS
+from edgekit.quantize import qparams
 from edgekit.quantize.bias_correction import trimmed_mean
 from edgekit.quantize.observers import channel_mean
 from edgekit.quantize.simulate import Simulator, to_codes
 from edgekit.quantize.walk import Arguments, activate_
 
 Tensor = torch.Tensor
-_WEIGHTED = frozenset(rules.WEIGHT_AXIS)
+_WEIGHTED = frozenset(WEIGHT_AXIS)
 
 
 def fit_biases(graph: Graph, images: Tensor, means: dict[str, Tensor]) -> int:

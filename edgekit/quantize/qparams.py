@@ -14,6 +14,7 @@ import torch
 
 from edgekit.errors import QuantizationError
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import MOVES, WEIGHT_AXIS
 from edgekit.quantize import rules
 
 LIMITS: dict[str, tuple[int, int]] = {
@@ -148,7 +149,7 @@ def annotate(graph: Graph, ranges: dict[Value, rules.Range] | None = None, dtype
         assert weight.data is not None
         if weight.quant is None:
             try:
-                weight.quant = weight_quant(weight.data, rules.WEIGHT_AXIS[node.op])
+                weight.quant = weight_quant(weight.data, WEIGHT_AXIS[node.op])
             except QuantizationError as error:
                 raise QuantizationError(f"[quantize] {weight.name} at {node.source}: {error}") from error
         weight.range = (float(weight.data.min()), float(weight.data.max()))
@@ -162,7 +163,7 @@ def _group_range(
     low, high = math.inf, -math.inf
     for value in group:
         node = producers.get(value)
-        if node is not None and node.op in rules.MOVES and len(group) > 1 and ranges is not None:
+        if node is not None and node.op in MOVES and len(group) > 1 and ranges is not None:
             continue
         if value.is_constant:
             assert value.data is not None

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from edgekit.graph.ir import Graph, Node, QuantParams
+from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.quantize import qparams, rules
 
 Tensor = torch.Tensor
@@ -31,7 +32,7 @@ def shrink_scales(graph: Graph) -> None:
         weight = rules.weight_of(node)
         if weight is None or weight.data is None:
             continue
-        axis = rules.WEIGHT_AXIS[node.op]
+        axis = WEIGHT_AXIS[node.op]
         weight.quant = qparams.weight_quant(weight.data, axis, best_shrink(weight.data, axis))
         qparams.fit_bias(node)
 
@@ -61,7 +62,7 @@ def applies(node: Node) -> bool:
     """Whether GPTQ is for this node: an output channel's weights are few enough for a Hessian."""
     weight = rules.weight_of(node)
     assert weight is not None and weight.data is not None
-    return node.op in ("conv2d", "linear") and weight.data[0].numel() <= MAX_COLUMNS
+    return WEIGHT_AXIS[node.op] == 0 and weight.data[0].numel() <= MAX_COLUMNS
 
 
 def gptq(weight: Tensor, quant: QuantParams, hessian: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What quantization parameters each tensor may take: the one table, with the reason beside each row.
+"""What quantization parameters each tensor may take, derived from the rows of the operator table.
 
 Source: the TensorFlow Lite 8-bit quantization specification
 (https://ai.google.dev/edge/litert/models/quantization_spec) and the kernels' Prepare functions. The other
@@ -13,70 +13,25 @@ from __future__ import annotations
 import math
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import EVERYTHING, MOVES, OPS, SAME, WEIGHT_AXIS, Fixed, Range
 
-Range = tuple[float, float]
-
-# Input and output share one scale and zero point.
-_MOVES = "data only moves; a change of scale would be a second, lossy operator"
-SAME: dict[str, str] = {
-    "reshape": _MOVES,
-    "permute": _MOVES,
-    "split": _MOVES,
-    "slice": _MOVES,
-    "expand": _MOVES,
-    "channel_shuffle": _MOVES,
-    "pixel_shuffle": _MOVES,
-    "pixel_unshuffle": _MOVES,
-    "roll": _MOVES,
-    "pad": "PAD writes the zero point of its input; the kernel checks that the output has the same",
-    "concat": "CONCATENATION of unequal scales is rejected by XNNPACK and requantized inexactly elsewhere",
-    "max_pool2d": "MAX_POOL_2D compares integers and checks equal parameters",
-    "amax": "REDUCE_MAX compares integers",
-    "maximum": "MAXIMUM compares integers of both inputs",
-    "minimum": "MINIMUM compares integers of both inputs",
-    "avg_pool2d": "AVERAGE_POOL_2D has no requantization: it divides by the window size only",
-    "adaptive_avg_pool2d": "lowered to AVERAGE_POOL_2D windows",
-    "resize_bilinear": "RESIZE_BILINEAR interpolates integers and checks equal parameters",
-    "resize_nearest": "RESIZE_NEAREST_NEIGHBOR copies integers",
-}
-
-# Ops of SAME whose output integers all occur in the input (or are the zero point): nothing is rounded.
-MOVES = frozenset(SAME) - {"avg_pool2d", "adaptive_avg_pool2d", "resize_bilinear"}
-
-_INT16_UNIT = QuantParams((1 / 32768,), (0,), "int16")
+_INF = math.inf
+_DTYPES = ("int8", "int16")
 # The op bounds its own output, and the kernel is a table built for exactly these parameters.
 FIXED: dict[str, dict[str, QuantParams]] = {
-    # SOFTMAX: kernels assert scale 1/256, zero point -128
-    "softmax": {"int8": QuantParams((1 / 256,), (-128,)), "int16": _INT16_UNIT},
-    # LOGISTIC: same assertion
-    "sigmoid": {"int8": QuantParams((1 / 256,), (-128,)), "int16": _INT16_UNIT},
-    # TANH: scale 1/128, zero point 0
-    "tanh": {"int8": QuantParams((1 / 128,), (0,)), "int16": _INT16_UNIT},
-    # L2_NORMALIZATION: scale 1/128, zero point 0
-    "l2_normalize": {"int8": QuantParams((1 / 128,), (0,)), "int16": _INT16_UNIT},
-    # no kernel dictates it: [0, 1] is reached exactly at both ends, so both ends must be integers
-    "hardsigmoid": {
-        "int8": QuantParams((1 / 255,), (-128,)),
-        "int16": QuantParams((1 / 32767,), (0,), "int16"),
-    },
+    name: {
+        dtype: QuantParams((scale,), (zero_point,), dtype)
+        for dtype, (scale, zero_point) in zip(_DTYPES, (row.ranges.int8, row.ranges.int16), strict=True)
+    }
+    for name, row in OPS.items()
+    if isinstance(row.ranges, Fixed)
 }
 
 # What the reader does with values outside is the same as at the bound, so steps spent there are wasted.
-_INF = math.inf
-CLIPS: dict[str, Range] = {
-    "hardswish": (-3.0, _INF),  # zero at and below -3
-    "hardsigmoid": (-3.0, 3.0),  # 0 at and below -3, 1 at and above 3
-    "relu": (0.0, _INF),
-    "relu6": (0.0, 6.0),
-    "sigmoid": (-8.0, 8.0),  # within a third of a step of 0 or 1
-    "tanh": (-4.0, 4.0),  # within a tenth of a step of -1 or 1
-}
-
-# Ops with an int8 weight: which axis of inputs[1] is the output channel. inputs[2] is the int32 bias.
-WEIGHT_AXIS: dict[str, int] = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
+CLIPS: dict[str, Range] = {name: row.reads for name, row in OPS.items() if row.reads != EVERYTHING}
 
 # Ops whose constant operands are parameters of a float computation (batch norm statistics, slopes).
-FLOAT_PARAMETERS = frozenset({"batch_norm", "layer_norm", "group_norm", "prelu"})
+FLOAT_PARAMETERS = frozenset(name for name, row in OPS.items() if row.parameters)
 
 
 def weight_of(node: Node) -> Value | None:
@@ -148,9 +103,8 @@ def fixed_quant(group: list[Value], producers: dict[Value, Node], dtype: str) ->
 
 def fixed_range(op: str) -> Range | None:
     """The range an op's output has by construction."""
-    if op not in FIXED:
-        return None
-    return (-1.0, 1.0) if op in ("tanh", "l2_normalize") else (0.0, 1.0)
+    ranges = OPS[op].ranges
+    return (ranges.low, ranges.high) if isinstance(ranges, Fixed) else None
 
 
 def reader_clip(group: list[Value], users: dict[Value, list[Node]], outputs: set[Value]) -> Range:
@@ -158,13 +112,13 @@ def reader_clip(group: list[Value], users: dict[Value, list[Node]], outputs: set
     low, high = _INF, -_INF
     for value in group:
         if value in outputs:
-            return (-_INF, _INF)
+            return EVERYTHING
         for node in users.get(value, []):
             if node.op in MOVES:
                 continue  # its output is in the same group and its readers are seen there
-            a, b = CLIPS.get(node.op, (-_INF, _INF))
+            a, b = CLIPS.get(node.op, EVERYTHING)
             if node.op == "clamp":
                 a = -_INF if node.attrs["low"] is None else node.attrs["low"]
                 b = _INF if node.attrs["high"] is None else node.attrs["high"]
             low, high = min(low, a), max(high, b)
-    return (low, high) if low < high else (-_INF, _INF)
+    return (low, high) if low < high else EVERYTHING

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.ops import OPS
+from edgekit.graph.ops import MOVES, OPS
 from edgekit.quantize import qparams, rules
 from edgekit.quantize.walk import Arguments, batches, walk
 
@@ -91,7 +91,7 @@ class Simulator:
         if rules.weight_of(node) is not None and quantized(node.output) and _all_quantized(node.inputs[:2]):
             sums = self.accumulate(node, args)
             return (self.requantize(node, sums),)
-        if node.op in rules.MOVES and _same(node):
+        if node.op in MOVES and _same(node):
             return _on_codes(node, args)
         special = _EXACT.get(node.op)
         if special and quantized(node.output) and _all_quantized(node.operands):

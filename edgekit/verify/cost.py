@@ -11,13 +11,12 @@ live tensors at any node, its inputs and outputs included, constants not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS, VIEWS, WEIGHT_AXIS
 
-_VIEWS = frozenset(("reshape", "permute"))
 _BIAS_BYTES = 4  # float32 or int32, whatever the weights are
 
 
@@ -96,32 +95,15 @@ def elements(value: Value) -> int:
 
 def node_macs(node: Node) -> int:
     """Multiply-adds of one node; 0 for ops without a matrix product."""
-    rule = _MACS.get(node.op)
-    return rule(node) if rule else 0
-
-
-def _operand(node: Node, index: int) -> Value:
-    value = node.inputs[index]
-    assert value is not None, node
-    return value
-
-
-_MACS: dict[str, Callable[[Node], int]] = {
-    "conv2d": lambda n: elements(n.output) * math.prod(_operand(n, 1).shape[1:]),
-    "conv_transpose2d": lambda n: elements(_operand(n, 0)) * math.prod(_operand(n, 1).shape[1:]),
-    "linear": lambda n: elements(n.output) * _operand(n, 1).shape[1],
-    "matmul": lambda n: elements(n.output) * _operand(n, 0).shape[-1],
-    "scaled_dot_product_attention": lambda n: (
-        elements(_operand(n, 0)) * _operand(n, 1).shape[-2] + elements(n.output) * _operand(n, 1).shape[-2]
-    ),
-}
+    count = OPS[node.op].macs
+    return count([() if v is None else v.shape for v in node.inputs], node.output.shape) if count else 0
 
 
 def peak_activation_bytes(graph: Graph, bytes_per_element: int = 4) -> int:
     """The largest sum of live activation tensors over the program order; a view shares its input's memory."""
     storage: dict[Value, Value] = {}
     for node in graph.nodes:
-        if node.op in _VIEWS and node.inputs[0] is not None and not node.inputs[0].is_constant:
+        if node.op in VIEWS and node.inputs[0] is not None and not node.inputs[0].is_constant:
             storage[node.output] = storage.get(node.inputs[0], node.inputs[0])
 
     def root(value: Value) -> Value:
@@ -148,8 +130,8 @@ def _parameters(node: Node) -> list[Value]:
 
 
 def _traffic(node: Node, bytes_per_element: int) -> int:
-    if node.op in _VIEWS:
+    if node.op in VIEWS:
         return 0
     total = sum(elements(v) for v in (*node.operands, *node.outputs)) * bytes_per_element
-    has_bias = node.op in ("conv2d", "conv_transpose2d", "linear") and node.inputs[2] is not None
-    return total + elements(_operand(node, 2)) * (_BIAS_BYTES - bytes_per_element) if has_bias else total
+    bias = node.inputs[2] if node.op in WEIGHT_AXIS else None
+    return total if bias is None else total + elements(bias) * (_BIAS_BYTES - bytes_per_element)

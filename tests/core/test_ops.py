@@ -229,7 +229,6 @@ def test_op_does_not_write_its_inputs(name: str) -> None:
 def test_rows_are_complete() -> None:
     for name, op in OPS.items():
         assert op.name == name
-        assert op.channels in {"same", "mix", "move"} and op.ranges in {"free", "same", "fixed"}
 
 
 def test_shapes_of_an_impossible_node_are_an_error() -> None:

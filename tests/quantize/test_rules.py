@@ -2,25 +2,30 @@
 
 import math
 
+import torch
 from quantize_graphs import Builder, inverted_residual_net, smooth_images
 
 from edgekit.graph.ir import QuantParams
-from edgekit.graph.ops import OPS
-from edgekit.quantize import QuantizeSettings, quantize, rules
+from edgekit.graph.ops import SAME
+from edgekit.quantize import QuantizeSettings, qparams, quantize, rules
 
 
 def _group_of(graph, value):
     return next(g for g in rules.groups(graph) if value in g)
 
 
-def test_every_op_that_moves_data_is_in_the_table():
-    moving = {name for name, op in OPS.items() if op.ranges == "same"}
-    assert moving <= set(rules.SAME)
-    assert all(reason for reason in rules.SAME.values())
+def test_every_op_that_shares_its_range_says_why():
+    assert all(SAME.values())
 
 
-def test_every_bounded_op_has_fixed_parameters():
-    assert {name for name, op in OPS.items() if op.ranges == "fixed"} <= set(rules.FIXED)
+def test_dictated_parameters_cover_the_range_of_the_function():
+    for name, by_dtype in rules.FIXED.items():
+        low, high = rules.fixed_range(name)
+        for dtype, quant in by_dtype.items():
+            codes = torch.tensor(qparams.LIMITS[dtype]) - quant.zero_point[0]
+            ends = (codes * quant.scale[0]).tolist()
+            assert quant.dtype == dtype
+            assert ends[0] <= low and ends[1] >= high - quant.scale[0]
 
 
 def test_concat_split_and_pooling_form_one_group():

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import MOVES, OPS
 from edgekit.lower.openvino import constants
 from edgekit.lower.openvino.runtime import opset
 from edgekit.lower.table import Check, register
@@ -28,26 +29,6 @@ Lowering = Callable[["Context", Node], Result]
 LOWERINGS: dict[str, Lowering] = {}
 CHECKS: dict[str, Check] = {}
 
-# Every number of the output occurs in the input, or is zero.
-MOVES = frozenset(
-    {
-        "reshape",
-        "permute",
-        "split",
-        "slice",
-        "expand",
-        "channel_shuffle",
-        "pixel_shuffle",
-        "pixel_unshuffle",
-        "roll",
-        "pad",
-        "concat",
-        "max_pool2d",
-        "amax",
-        "resize_nearest",
-    }
-)
-
 
 def lowers(check: Check | None = None) -> Callable[[Lowering], Lowering]:
     """Register the lowering of the op the function is named after.
@@ -58,9 +39,14 @@ def lowers(check: Check | None = None) -> Callable[[Lowering], Lowering]:
     return lambda fn: register(fn, LOWERINGS, CHECKS, check)
 
 
+def moves_grids(op: str) -> bool:
+    """Whether the runtime carries the grid of the input through: only no element-wise operator lets it."""
+    return op in MOVES and OPS[op].channels != "join"
+
+
 def moves_codes(node: Node) -> bool:
     """Whether the outputs lie on the inputs' grid without being rounded again."""
-    if node.op not in MOVES or (node.op == "pad" and node.attrs.get("value")):
+    if not moves_grids(node.op) or (node.op == "pad" and node.attrs.get("value")):
         return False
     quants = {value.quant for value in (*node.operands, *node.outputs)}
     return len(quants) == 1 and not any(value.is_constant for value in node.operands)

@@ -12,6 +12,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.graph.ir import Node, QuantParams
+from edgekit.graph.ops import ACTIVATIONS, MOVES, OPS, Fixed
 from edgekit.lower.tflite import constants
 from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import NHWC, Context, lowers
@@ -58,11 +59,13 @@ def never_negative(ctx: Context, node: Node) -> bool:
     if value.quant is not None:
         return value.quant.zero_point[0] == {"int8": -128, "uint8": 0}.get(value.quant.dtype)
     producer = ctx.producers.get(value)
-    while producer is not None and producer.op in ("max_pool2d", "slice", "concat", "reshape"):
-        producer = ctx.producers.get(producer.operands[0]) if producer.op != "concat" else None
-    return producer is not None and (
-        producer.attrs.get("activation") in ("relu", "relu6") or producer.op in ("relu", "relu6", "sigmoid")
-    )
+    while producer is not None and producer.op in MOVES - {"pad"} and len(producer.operands) == 1:
+        producer = ctx.producers.get(producer.operands[0])
+    if producer is None:
+        return False
+    ranges = OPS[producer.op].ranges
+    ends_at_zero = isinstance(ranges, Fixed) and ranges.low >= 0.0
+    return ends_at_zero or bool({producer.op, producer.attrs.get("activation")} & set(ACTIVATIONS))
 
 
 @lowers()

@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.graph.ir import Graph, QuantParams
+from edgekit.lower.onnx.prepare.place_for_onnxruntime import moves_integers
 from edgekit.targets import Target
-
-_MOVES = frozenset({"reshape", "permute", "split", "slice", "max_pool2d", "concat"})
 
 
 def end_at_six(graph: Graph, target: Target) -> int:
@@ -25,7 +24,7 @@ def end_at_six(graph: Graph, target: Target) -> int:
         if out.quant is None or "relu6" not in (node.op, node.attrs.get("activation")):
             continue
         beyond = 127 - out.quant.zero_point[0] > round(6.0 / out.quant.scale[0])
-        if beyond and not any(reader.op in _MOVES for reader in users.get(out, [])):
+        if beyond and not any(moves_integers(reader.op) for reader in users.get(out, [])):
             out.range = (0.0, 6.0)
             out.quant = QuantParams((float(np.float32(6.0 / 255.0)),), (-128,))
             changed += 1

@@ -12,6 +12,7 @@ The stem convolution of an h-swish network stays in float: in integers it would 
 from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import MOVES, WEIGHT_AXIS
 from edgekit.lower.onnx.pooling import is_global
 from edgekit.targets import Target
 
@@ -29,8 +30,6 @@ _KERNELS |= {
     "slice",
     "max_pool2d",
 }
-_WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})
-_MOVES = frozenset({"reshape", "permute", "split", "slice", "max_pool2d", "concat"})
 
 
 def place_for_onnxruntime(graph: Graph, target: Target) -> int:
@@ -51,6 +50,11 @@ def place_for_onnxruntime(graph: Graph, target: Target) -> int:
 
 def _has_kernel(node: Node) -> bool:
     return node.op in _KERNELS or (node.op == "mean" and is_global(node))
+
+
+def moves_integers(op: str) -> bool:
+    """Whether the runtime runs the op on integers as they are."""
+    return op in _KERNELS & MOVES
 
 
 def _stem(graph: Graph) -> set[Node]:
@@ -83,9 +87,9 @@ def _strip(graph: Graph, floating: set[Node]) -> None:
 def _whole(node: Node, graph: Graph) -> bool:
     """Whether everything a unit needs is quantized."""
     needed: list[Value] = [*node.operands, *node.outputs]
-    if node.op in _WEIGHTED:
+    if node.op in WEIGHT_AXIS:
         needed = [*node.operands[:2], *([] if node.op == "linear" else node.outputs)]
     whole = all(value.quant is not None for value in needed)
-    if node.op in _MOVES:
+    if moves_integers(node.op):
         whole = whole and len({value.quant for value in needed}) == 1
     return whole

@@ -10,9 +10,8 @@ of a quantized concat are quantized like their union, which makes it a copy of i
 from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.targets import Target
-
-WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})
 
 
 def place_for_tensorrt(graph: Graph, target: Target) -> int:
@@ -21,7 +20,7 @@ def place_for_tensorrt(graph: Graph, target: Target) -> int:
         return 0
     kept: set[Value] = set()
     for node in graph.nodes:
-        if node.op in WEIGHTED and all(v.quant is not None for v in node.operands[:2]):
+        if node.op in WEIGHT_AXIS and all(v.quant is not None for v in node.operands[:2]):
             kept.update(node.operands[:2])
     producers, counts = graph.producers(), graph.use_counts()
     for node in graph.nodes:

@@ -15,9 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.lower.openvino.context import MOVES, moves_codes
-
-_WEIGHTED = frozenset({"conv2d", "linear", "conv_transpose2d"})
+from edgekit.graph.ops import WEIGHT_AXIS
+from edgekit.lower.openvino.context import moves_codes, moves_grids
 
 
 def place_quantization(graph: Graph) -> int:
@@ -48,7 +47,7 @@ def _wishes(graph: Graph) -> dict[Node, list[Value]]:
         return [value in wishes[node] for node in users.get(value, [])]
 
     for node in reversed(graph.nodes):
-        if node.op in MOVES:
+        if moves_grids(node.op):
             asked = [glad(out) for out in node.outputs]
             refused = [not all(g) or out in outputs for g, out in zip(asked, node.outputs, strict=True)]
             pays = any(map(any, asked)) and not any(any(g) and r for g, r in zip(asked, refused, strict=True))
@@ -62,7 +61,7 @@ def _integer_operands(node: Node) -> list[Value]:
     """What the integer kernel of a node reads, if it has one."""
     x = node.operands[0]
     both = list(node.operands) if len(node.inputs) == 2 and all(map(_ready, node.operands)) else []
-    if node.op in _WEIGHTED:
+    if node.op in WEIGHT_AXIS:
         weight = node.inputs[1]
         return [x] if _ready(x) and weight is not None and weight.quant is not None else []
     if node.op in ("matmul", "add") or (node.op == "mul" and _gates(node)):
@@ -137,7 +136,7 @@ def _drop_constants(graph: Graph) -> None:
     integer = {
         node.inputs[1]
         for node in graph.nodes
-        if node.op in _WEIGHTED and node.inputs[0] is not None and node.inputs[0].quant is not None
+        if node.op in WEIGHT_AXIS and node.inputs[0] is not None and node.inputs[0].quant is not None
     }
     for value in graph.constants():
         if value not in integer:

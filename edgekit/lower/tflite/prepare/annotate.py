@@ -7,9 +7,8 @@ import math
 import torch
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.targets import Target
-
-_WEIGHTED = {"conv2d": 0, "linear": 0, "conv_transpose2d": 1}
 
 
 def annotate(graph: Graph, target: Target) -> int:
@@ -20,7 +19,7 @@ def annotate(graph: Graph, target: Target) -> int:
     """
     changed = 0
     integer_weights = target.weights == "int8"
-    weights = {node.inputs[1] for node in graph.nodes if node.op in _WEIGHTED}
+    weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHT_AXIS}
     for value in graph.values():
         if value.is_constant:
             keep = value in weights if target.activations != "int8" else True
@@ -36,7 +35,7 @@ def annotate(graph: Graph, target: Target) -> int:
             if not dynamic_pays(node):
                 weight.quant = None
             elif weight.quant is None:
-                weight.quant = _per_channel(weight.data, _WEIGHTED[node.op])
+                weight.quant = _per_channel(weight.data, WEIGHT_AXIS[node.op])
             changed += 1
     return changed
 

@@ -10,13 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.ops import OPS
+from edgekit.graph.ops import MOVES, OPS, Free
 from edgekit.targets import Target
-
-_MOVES = frozenset({"reshape", "permute", "slice", "split", "expand", "concat", "roll", "channel_shuffle"})
-_FREE = frozenset(
-    {"linear", "conv2d", "mul", "add", "sub", "matmul", "layer_norm", "gelu", "batch_norm", "mean"}
-)
 
 
 def center_matmul_operands(graph: Graph, target: Target) -> int:
@@ -46,7 +41,7 @@ def center_matmul_operands(graph: Graph, target: Target) -> int:
 
 
 def _may_choose(producer: Node | None) -> bool:
-    return producer is not None and (producer.op in _MOVES or OPS[producer.op].ranges == "free")
+    return producer is not None and (producer.op in MOVES or isinstance(OPS[producer.op].ranges, Free))
 
 
 def _requantize(graph: Graph, node: Node, operand: Value, quant: QuantParams) -> None:
@@ -67,7 +62,7 @@ def _group(start: Value, producers: dict[Value, Node], users: dict[Value, list[N
         if value in found:
             continue
         found[value] = None
-        nodes = [n for n in (producers.get(value), *users.get(value, [])) if n is not None and n.op in _MOVES]
+        nodes = [n for n in (producers.get(value), *users.get(value, [])) if n is not None and n.op in MOVES]
         waiting += [v for n in nodes for v in (*n.operands, *n.outputs)]
     return list(found)
 

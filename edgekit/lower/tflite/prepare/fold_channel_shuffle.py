@@ -130,13 +130,13 @@ class _Plan:
     def _carries(self, node: Node) -> bool:
         if depthwise(node):
             return self._own(node.inputs[1]) and (node.inputs[2] is None or self._own(node.inputs[2]))
-        if node.op in ("mean", "sum", "amax"):
+        if OPS[node.op].channels == "reduce":
             return tuple(d % 4 for d in node.attrs["dims"]) == (2, 3)
         if node.op == "reshape":
             return len(node.operands[0].shape) == 4 and node.operands[0].shape[2:] == (1, 1)
-        if (node.op == "pad" and len(node.attrs["pads"]) > 4) or node.op == "roll":
-            return False
-        return OPS[node.op].channels == "same" and len(node.inputs) == 1
+        if node.op == "pad":
+            return len(node.attrs["pads"]) <= 4
+        return OPS[node.op].channels in ("pass", "window")
 
     def _own(self, constant: Value | None) -> bool:
         return constant is not None and constant.is_constant and self.use_counts[constant] == 1
@@ -329,7 +329,8 @@ class _Plan:
 def _moves_channels(node: Node) -> bool:
     if node.op == "channel_shuffle":
         return True
-    if node.op not in ("concat", "split", "slice"):
+    row = OPS[node.op]
+    if row.channels != "move" or "dim" not in row.attributes:
         return False
     values = [*node.operands, *node.outputs]
     return (

@@ -1,0 +1,86 @@
+"""Arithmetic, element by element."""
+
+from __future__ import annotations
+
+import torch
+
+from edgekit.graph.ops.row import FREE, Same, Tensor, activate, op
+
+
+@op(channels="join", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
+def add(a: Tensor, b: Tensor, *, activation: str | None = None) -> Tensor:
+    return activate(a + b, activation)
+
+
+@op(channels="join", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
+def sub(a: Tensor, b: Tensor, *, activation: str | None = None) -> Tensor:
+    return activate(a - b, activation)
+
+
+@op(channels="join", ranges=FREE, layout="any", dtypes="numbers")
+def mul(a: Tensor, b: Tensor, *, activation: str | None = None) -> Tensor:
+    return activate(a * b, activation)
+
+
+@op(channels="join", ranges=FREE, layout="any", dtypes="floats")
+def div(a: Tensor, b: Tensor, *, activation: str | None = None) -> Tensor:
+    return activate(a / b, activation)
+
+
+@op(
+    channels="join",
+    ranges=Same("MAXIMUM compares integers of both inputs"),
+    layout="any",
+    dtypes="numbers",
+    movement="pick",
+    homogeneous=True,
+)
+def maximum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.maximum(a, b)
+
+
+@op(
+    channels="join",
+    ranges=Same("MINIMUM compares integers of both inputs"),
+    layout="any",
+    dtypes="numbers",
+    movement="pick",
+    homogeneous=True,
+)
+def minimum(a: Tensor, b: Tensor) -> Tensor:
+    return torch.minimum(a, b)
+
+
+@op(channels="pass", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
+def abs_(x: Tensor) -> Tensor:
+    return torch.abs(x)
+
+
+@op(channels="pass", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
+def neg(x: Tensor) -> Tensor:
+    return -x
+
+
+@op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
+def exp(x: Tensor) -> Tensor:
+    return torch.exp(x)
+
+
+@op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
+def log(x: Tensor) -> Tensor:
+    return torch.log(x)
+
+
+@op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
+def sqrt(x: Tensor) -> Tensor:
+    return torch.sqrt(x)
+
+
+@op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
+def rsqrt(x: Tensor) -> Tensor:
+    return torch.rsqrt(x)
+
+
+@op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
+def pow_(x: Tensor, *, exponent: float) -> Tensor:
+    return torch.pow(x, exponent)

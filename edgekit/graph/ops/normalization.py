@@ -1,0 +1,41 @@
+"""Normalizations: every element by statistics of many."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from edgekit.graph.ops.row import FREE, Fixed, Tensor, op
+
+
+@op(channels="scale", ranges=FREE, layout="any", dtypes="floats", parameters=True)
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, *, eps: float
+) -> Tensor:
+    """Inference form, statistics (C,)."""
+    return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+
+@op(channels="mix", ranges=FREE, layout="last", dtypes="floats", parameters=True)
+def layer_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float
+) -> Tensor:
+    """Over the last len(normalized_shape) dimensions."""
+    return F.layer_norm(x, normalized_shape, weight, bias, eps)
+
+
+@op(channels="mix", ranges=FREE, layout="image", dtypes="floats", parameters=True)
+def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, groups: int, eps: float) -> Tensor:
+    return F.group_norm(x, groups, weight, bias, eps)
+
+
+# L2_NORMALIZATION: the kernel asserts scale 1/128, zero point 0
+@op(channels="mix", ranges=Fixed(-1.0, 1.0, int8=(1 / 128, 0)), layout="any", dtypes="floats")
+def l2_normalize(x: Tensor, *, dim: int, eps: float) -> Tensor:
+    return F.normalize(x, dim=dim, eps=eps)
+
+
+# SOFTMAX: the kernels assert scale 1/256, zero point -128
+@op(channels="mix", ranges=Fixed(0.0, 1.0, int8=(1 / 256, -128)), layout="any", dtypes="floats")
+def softmax(x: Tensor, *, dim: int) -> Tensor:
+    return torch.softmax(x, dim)
