@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.runtimes": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.verify"},
     "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.runtimes"},
     "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
-    "edgekit.pipeline.recipe": {"edgekit.errors"},
+    "edgekit.pipeline.recipe": {"edgekit.errors", "edgekit.targets"},
     "edgekit.bundle": {"edgekit.errors", "edgekit.files"},
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.files"},
     # a slice of the evaluation set as a model's input tensors
@@ -94,6 +94,7 @@ NO_TORCH = {
     "edgekit.report",
     "edgekit.bundle",
     "edgekit.pipeline.recipe",
+    "edgekit.targets",
     "edgekit.pipeline.store",
     "edgekit.history",
 }

@@ -11,7 +11,7 @@ import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,18 +22,15 @@ from edgekit.files import write_atomic
 from edgekit.graph.file import graph_hash
 from edgekit.pipeline.bundle import bundle_artifact, without
 from edgekit.pipeline.job import Agreed, Built, Facts, Run
-from edgekit.pipeline.judge import gates_of, percent, shared_gates
+from edgekit.pipeline.judge import gates_of, least_agreement, percent, promises_of, shared_gates
 from edgekit.pipeline.prove import runtime_of
 from edgekit.pipeline.versions import versions
 from edgekit.report import SCHEMA_VERSION, validate
 from edgekit.report.html import render_html
 from edgekit.report.markdown import render_markdown
-from edgekit.targets import Target, get_target
+from edgekit.targets import get_target
 from edgekit.verify.cost import cost
 from edgekit.verify.latency import machine
-
-if TYPE_CHECKING:
-    from edgekit.pipeline.recipe import Recipe
 
 
 def write(facts: Facts, stages: list[dict[str, Any]], out: str | os.PathLike[str]) -> Run:
@@ -92,7 +89,7 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
     if rows := _runtimes(facts):
         report["runtimes"] = rows
     if facts.together is not None:
-        report["agreement"] = _agreement(facts.together, facts.recipe)
+        report["agreement"] = _agreement(facts.together, least_agreement(facts))
     return _finite(report)
 
 
@@ -107,7 +104,7 @@ def _runtimes(facts: Facts) -> list[dict[str, Any]]:
         {
             "target": name,
             "runtime": row.runtime,
-            "precision": _precision(get_target(name)),
+            "precision": get_target(name).precision,
             "settings": row.settings,
             "p50_ms": row.p50_ms,
             "p90_ms": row.p90_ms,
@@ -122,11 +119,7 @@ def _runtimes(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _precision(target: Target) -> str:
-    return target.activations if target.activations != "float32" else target.weights
-
-
-def _agreement(together: Agreed, recipe: Recipe) -> dict[str, Any]:
+def _agreement(together: Agreed, least: float | None) -> dict[str, Any]:
     found, names = together.agreement, together.agreement.names
     between = {frozenset((pair.first, pair.second)): pair for pair in found.pairs}
 
@@ -159,7 +152,7 @@ def _agreement(together: Agreed, recipe: Recipe) -> dict[str, Any]:
         "top1": [[cell(a, b, "agreement", 100.0) for b in names] for a in names],
         "sqnr_db": [[cell(a, b, "sqnr_db", None) for b in names] for a in names],
         "pairs": pairs,
-        "min_agreement": percent(recipe.verify.min_pairwise_agreement),
+        "min_agreement": least,
     }
 
 
@@ -198,7 +191,7 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         content["quantizer"] = one.quantizer
     if one.drift is not None:
         content["drift"] = without(one.drift.as_dict(), "flipped") | {"flipped": len(one.drift.flipped)}
-        content["drift"]["max_drop_points"] = percent(facts.recipe.verify.max_top1_drop)
+        content["drift"]["max_drop_points"] = percent(promises_of(facts.recipe, one.target).max_top1_drop)
         content["flipped"] = _flipped(facts, one)
     if one.latency is not None:
         base = one.target.baseline

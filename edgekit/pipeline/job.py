@@ -134,7 +134,7 @@ class Run:
 
     def raise_for_gates(self) -> None:
         """Raises: GateError naming every gate that failed and what to try."""
-        gates = self.report["gates"]
+        gates = [gate for gate in self.report["gates"] if gate.get("judged", True)]
         failed = [gate for gate in gates if not gate["ok"]]
         if failed:
             lines = [f"{g['target']} {g['name']}: {g['detail']} ({g['hint']})" for g in failed]

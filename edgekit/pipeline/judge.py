@@ -1,4 +1,4 @@
-"""What was found about each artifact against the recipe's and the target's thresholds."""
+"""What was found about each artifact against what its target promises and the recipe asks."""
 
 from __future__ import annotations
 
@@ -6,36 +6,21 @@ from dataclasses import replace
 from typing import Any
 
 from edgekit.pipeline.job import Built, Facts
-from edgekit.verify.gates import Evidence, Thresholds, judge
+from edgekit.pipeline.recipe import Recipe
+from edgekit.targets import Promises, Target, get_target
+from edgekit.verify.gates import Evidence, judge
 
-_JUDGED_HERE = ("litert", "onnxruntime", "openvino")  # TensorRT fuses and places operators on a Jetson
+
+def promises_of(recipe: Recipe, target: Target) -> Promises:
+    """The thresholds of a target's gates: its own, those of the recipe in their place."""
+    return target.promises.overridden(recipe.verify.asked_of(target.name))
 
 
 def gates_of(facts: Facts, one: Built) -> list[dict[str, Any]]:
-    asked, target = facts.recipe.verify, one.target
-    limits = replace(
-        Thresholds.for_target(target.activations, target.weights, target.format),
-        max_lsb=asked.max_lsb,
-        max_drop=percent(asked.max_top1_drop),
-        min_agreement=percent(asked.min_agreement),
-        max_size_bytes=asked.max_size_bytes,
-    )
-    if target.runtime not in _JUDGED_HERE:
-        limits = replace(limits, max_partitions=None, max_undelegated_ops=None, min_int8_macs_share=None)
-    if target.activations == "int8":  # what other targets do not promise is not demanded of them
-        limits = replace(limits, max_latency_ratio=asked.max_latency_ratio)
-    if target.format == "tflite":  # other runtimes reorder tensors on their own, and have no delegates
-        limits = replace(limits, max_transposes=asked.max_transposes)
-    else:
-        limits = replace(limits, max_transposes=None, max_partitions=None)
-    if target.format == "tflite" and target.activations == "int8":
-        limits = replace(
-            limits,
-            max_partitions=asked.max_partitions,
-            max_undelegated_ops=asked.max_undelegated,
-            min_int8_share=asked.min_int8_share,
-        )
+    """The gates of one artifact, as they stand in report.json."""
+    target = one.target
     found = Evidence(
+        target=target,
         fidelity=one.fidelity,
         drift=one.drift,
         audit=one.audit,
@@ -45,17 +30,38 @@ def gates_of(facts: Facts, one: Built) -> list[dict[str, Any]]:
         layers=one.errors,
         tensorflow=one.tensorflow,
     )
-    return [{**gate.as_dict(), "target": target.name} for gate in judge(found, limits)]
+    return [
+        {**gate.as_dict(), "target": target.name} for gate in judge(found, promises_of(facts.recipe, target))
+    ]
 
 
 def shared_gates(facts: Facts) -> list[dict[str, Any]]:
-    """Gates over several artifacts."""
+    """Gates over several artifacts: of every pair, what the stricter of its two targets asks."""
     if facts.together is None:
         return []
-    limits = Thresholds(min_pairwise_agreement=percent(facts.recipe.verify.min_pairwise_agreement))
-    found = Evidence(pairwise=facts.together.agreement, divergences=facts.together.divergences)
-    return [{**gate.as_dict(), "target": "all"} for gate in judge(found, limits)]
+    gates = []
+    for pair in facts.together.agreement.pairs:
+        alone = replace(facts.together.agreement, pairs=(pair,))
+        found = Evidence(pairwise=alone, divergences=facts.together.divergences)
+        gates += judge(found, _between(facts.recipe, pair.first, pair.second))
+    return [{**gate.as_dict(), "target": "all"} for gate in gates]
+
+
+def least_agreement(facts: Facts) -> float | None:
+    """The strictest agreement in percent that any pair is asked for."""
+    pairs = facts.together.agreement.pairs if facts.together is not None else ()
+    asked = [_between(facts.recipe, pair.first, pair.second).min_pairwise_agreement for pair in pairs]
+    return percent(max((share for share in asked if share is not None), default=None))
+
+
+def _between(recipe: Recipe, *targets: str) -> Promises:
+    name = "min_pairwise_agreement"
+    own = [promises_of(recipe, get_target(target)) for target in targets]
+    least = max((p.min_pairwise_agreement for p in own if p.min_pairwise_agreement is not None), default=None)
+    off = any(name in p.remarks for p in own)
+    return Promises(min_pairwise_agreement=None if off else least, remarks=frozenset({name} if off else ()))
 
 
 def percent(share: float | None) -> float | None:
+    """A share of 1 as a share of 100."""
     return None if share is None else 100.0 * share

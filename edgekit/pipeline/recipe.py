@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekit.errors import UsageError, did_you_mean
+from edgekit.targets import TARGETS
+from edgekit.targets.promises import OFF, THRESHOLDS
+
+Off = Literal["off"]
 
 
 @dataclass(frozen=True)
@@ -59,30 +63,47 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Verify:
-    """Thresholds of the gates; "off" in a recipe (None here) makes one a remark instead of a gate.
+class Limits:
+    """Thresholds asked of gates, as `edgekit.targets.Promises` names them.
 
-    max_lsb: largest difference between the integer simulation and the runtime, in output steps.
-    max_top1_drop: accuracy the artifact may lose against the float reference, as a fraction.
-    min_agreement: share of evaluation images on which float and artifact answer alike.
-    min_pairwise_agreement: the same between every two int8 artifacts of one build.
-    tensorflow: run .tflite files under TensorFlow's own interpreter too (extra `tensorflow`).
-    max_partitions, max_undelegated, max_transposes: counts, read from the runtime and the file.
-    min_int8_share: share of operators that compute in int8, read from the file.
-    max_size_bytes: of the model file. max_latency_ratio: p50 of the artifact over p50 of the float file.
+    None, an absent key, keeps what the target promises; "off" makes a remark of the gate, which is shown and
+    not judged.
     """
 
-    max_lsb: int | None = 1
-    max_top1_drop: float | None = 0.015
-    min_agreement: float | None = None
-    min_pairwise_agreement: float | None = 0.99
+    max_lsb: int | Off | None = None
+    min_float_sqnr_db: float | Off | None = None
+    max_top1_drop: float | Off | None = None
+    proven_drop: bool | None = None
+    min_agreement: float | Off | None = None
+    min_pairwise_agreement: float | Off | None = None
+    max_partitions: int | Off | None = None
+    max_undelegated: int | Off | None = None
+    max_transposes: int | Off | None = None
+    min_int8_share: float | Off | None = None
+    min_int8_macs_share: float | Off | None = None
+    max_size_bytes: int | Off | None = None
+    max_latency_ratio: float | Off | None = None
+
+    def asked(self) -> dict[str, float | str]:
+        """The thresholds that are given."""
+        given = {name: getattr(self, name) for name in THRESHOLDS}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Verify(Limits):
+    """Thresholds for every target, and in tables of their own ([verify.openvino-int8]) for single ones.
+
+    tensorflow: run .tflite files under TensorFlow's own interpreter too (extra `tensorflow`).
+    targets: target -> its own thresholds, which win.
+    """
+
     tensorflow: bool = False
-    max_partitions: int | None = None
-    max_undelegated: int | None = None
-    max_transposes: int | None = None
-    min_int8_share: float | None = None
-    max_size_bytes: int | None = None
-    max_latency_ratio: float | None = 1.0
+    targets: dict[str, Limits] = field(default_factory=dict)
+
+    def asked_of(self, target: str) -> dict[str, float | str]:
+        """The thresholds that are given for one target."""
+        return self.asked() | self.targets.get(target, Limits()).asked()
 
 
 @dataclass(frozen=True)
@@ -110,7 +131,9 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back, tuples as lists."""
-        return _plain(dataclasses.asdict(self))
+        content = _plain(dataclasses.asdict(self))
+        content["verify"] |= content["verify"].pop("targets")
+        return content
 
 
 def _plain(value: Any) -> Any:
@@ -128,7 +151,13 @@ def load(path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) 
         raise UsageError(f"{path}: cannot read the recipe ({error.strerror}): a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML ({error})") from error
-    return from_dict(_merge(content, without_none(overrides or {})), str(path))
+    flags = without_none(overrides or {})
+    merged = _merge(content, flags)
+    tables = [table for table in merged.get("verify", {}).values() if isinstance(table, dict)]
+    for name in flags.get("verify", {}).keys() & THRESHOLDS:  # a flag means every target
+        for table in tables:
+            table.pop(name, None)
+    return from_dict(merged, str(path))
 
 
 def shipped() -> dict[str, Path]:
@@ -182,10 +211,15 @@ def _section(cls: type, content: Any, where: str, name: str) -> Any:
     if not isinstance(content, dict):
         raise UsageError(f"{label} is {content!r}: a section with settings")
     hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    if cls is Verify:
+        del hints["targets"]
+        own = {key: value for key, value in content.items() if isinstance(value, dict)}
+        content = {key: value for key, value in content.items() if key not in own}
+        values["targets"] = {key: _limits(key, table, where) for key, table in own.items()}
     for key in content:
         if key not in hints:
             raise UsageError(f"{label} {key!r} is not a setting{did_you_mean(key, hints)}")
-    values = {}
     for key, value in content.items():
         if dataclasses.is_dataclass(hints[key]):
             values[key] = _section(typing.cast(type, hints[key]), value, where, key)
@@ -194,12 +228,20 @@ def _section(cls: type, content: Any, where: str, name: str) -> Any:
     return cls(**values)
 
 
+def _limits(target: str, content: Any, where: str) -> Limits:
+    if target not in TARGETS:
+        raise UsageError(f"{where}: [verify.{target}] is not a target{did_you_mean(target, TARGETS)}")
+    return typing.cast(Limits, _section(Limits, content, where, f"verify.{target}"))
+
+
 def _checked(hint: Any, value: Any, label: str) -> Any:
     """`value` as the annotated type, or a UsageError that says what would be accepted."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         inner = [a for a in args if a is not type(None)]
-        return None if value is None or value == "off" else _checked(inner[0], value, label)
+        if value is None or value == OFF:
+            return OFF if value is not None and Off in inner else None
+        return _checked(inner[0], value, label)
     if origin is Literal:
         if value not in args:
             raise UsageError(f"{label} = {value!r}: one of {', '.join(map(repr, args))}")

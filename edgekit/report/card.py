@@ -149,6 +149,8 @@ def _measured(report: dict[str, Any], target: str) -> list[str]:
         lines.append("- latency: not measured")
     failed = facts.failed_gates(report, target)
     lines += [f"- failed gate {text(g['name'])}: {text(g['detail'])}" for g in failed]
+    remarks = facts.remarks_of(report, target)
+    lines += [f"- remark {text(g['name'])}: {text(g['detail'])}" for g in remarks]
     return lines
 
 

@@ -66,6 +66,20 @@ def failed_gates(report: dict[str, Any], target: str | None = None) -> list[dict
 
 def gates_of(report: dict[str, Any], target: str | None = None) -> list[dict[str, Any]]:
     """All gates, or those of one target (a gate over several artifacts belongs to every one)."""
+    return [g for g in _rows(report, target) if judged(g)]
+
+
+def remarks_of(report: dict[str, Any], target: str | None = None) -> list[dict[str, Any]]:
+    """What gates found that were switched off, or that only another machine could judge."""
+    return [g for g in _rows(report, target) if not judged(g)]
+
+
+def judged(gate: dict[str, Any]) -> bool:
+    """Whether a row is a gate; a remark is shown and decides nothing."""
+    return gate.get("judged", True)
+
+
+def _rows(report: dict[str, Any], target: str | None) -> list[dict[str, Any]]:
     return [g for g in report["gates"] if target is None or g.get("target") in (*EVERY, target)]
 
 
@@ -78,6 +92,8 @@ def verdict(report: dict[str, Any], target: str | None = None) -> Verdict:
     if not gates:
         return Verdict(None, "Unproven", "No gate was run.")
     passed = "The gate passed." if len(gates) == 1 else f"All {len(gates)} gates passed."
+    if remarks := len(remarks_of(report, target)):
+        passed += f" {remarks} more {'was' if remarks == 1 else 'were'} found and not judged."
     if untrained(report):
         said = f"{passed} Nothing here says that the answers are right."
         return Verdict(None, "Passed, but untrained", said)

@@ -185,7 +185,7 @@ def _gates(report: dict[str, Any]) -> list[str]:
         return []
     rows = [
         [
-            "✅" if g["ok"] else "❌",
+            ("✅" if g["ok"] else "❌") if facts.judged(g) else "remark",
             text(g["name"]),
             _over(g),
             text(g["detail"]),

@@ -48,6 +48,8 @@ def _check_consistency(report: dict[str, Any]) -> None:
                 f"report.json: gates[{i}].target: '{_one_line(target)}' has no artifact: one of "
                 f"{', '.join(report['artifacts']) or 'none built'}"
             )
+        if not gate["ok"] and not gate.get("judged", True):
+            raise ReportError(f"report.json: gates[{i}]: a remark that failed: judged true, or ok true")
     verdict, failed = report.get("verdict"), [g["name"] for g in report["gates"] if not g["ok"]]
     if verdict is not None and (verdict == "passed") == bool(failed):
         said = f"{len(failed)} failed gates ({', '.join(failed)})" if failed else "no failed gate"

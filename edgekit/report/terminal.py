@@ -281,7 +281,7 @@ def _gates(report: dict[str, Any]) -> Table:
         table.add_column(style="dim", max_width=24, overflow="fold")
     table.add_column(overflow="fold")
     for gate in report["gates"]:
-        mark, colour = _MARKS[gate["ok"]]
+        mark, colour = _MARKS[gate["ok"] if facts.judged(gate) else None]
         detail = Text(gate["detail"])
         if not gate["ok"] and gate.get("hint"):
             detail.append(f"\ntry: {gate['hint']}", "yellow")

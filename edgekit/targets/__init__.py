@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgekit.errors import UsageError, did_you_mean
 from edgekit.targets.onnx import ONNX_TARGETS
 from edgekit.targets.openvino import OPENVINO_TARGETS
+from edgekit.targets.promises import Promises
 from edgekit.targets.savedmodel import SAVEDMODEL_TARGETS
 from edgekit.targets.target import Target
 from edgekit.targets.tflite import TFLITE_TARGETS
@@ -25,4 +26,4 @@ def get_target(name: str) -> Target:
     return TARGETS[name]
 
 
-__all__ = ["TARGETS", "Target", "get_target"]
+__all__ = ["TARGETS", "Promises", "Target", "get_target"]

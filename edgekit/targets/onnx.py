@@ -1,41 +1,94 @@
-"""Targets whose artifact is an .onnx file: for ONNX Runtime on CPUs, and for TensorRT to compile."""
+"""Targets whose artifact is an .onnx file: for ONNX Runtime on CPUs, and for TensorRT to compile.
+
+ONNX Runtime is fastest with some operators in float and reorders tensors on its own: int8 is promised for
+most MACs and for every operator that the file quantizes. TensorRT fuses and places operators on the GPU it
+compiles for, which is not here: nothing is promised of that.
+"""
 
 from __future__ import annotations
 
+from functools import partial
+
+from edgekit.targets.promises import Promises
 from edgekit.targets.target import Target
+from edgekit.targets.words import Loading, Words
+
+WORDS = Words(
+    runtime="ONNX Runtime",
+    seen="Read back from the graph that ONNX Runtime executes, not from what was meant.",
+    left="in float where the file asks for int8",
+    slow="In float",
+    taker="ONNX Runtime's integer kernels",
+    parts="session parts",
+    layout="layout changes",
+    gentler="onnx-float32",
+    loading=Loading(
+        "python",
+        (
+            "import onnxruntime",
+            "",
+            "session = onnxruntime.InferenceSession({path})",
+            "outputs = session.run(None, {{{input}: image}})",
+        ),
+    ),
+)
+TENSORRT_WORDS = Words(
+    runtime="TensorRT",
+    seen="Read from the written file and from ONNX Runtime, which ran it here; which kernels TensorRT picks "
+    "is known only on the GPU.",
+    left="in float where the file asks for int8",
+    slow="In float",
+    taker="the integer kernels",
+    parts="engine parts",
+    layout="layout changes",
+    gentler="onnx-float32",
+    loading=Loading("sh", ("trtexec --onnx={file} --int8 --saveEngine=model.engine",)),
+    elsewhere="TensorRT did not run here: the file was checked by its structure and through ONNX Runtime. "
+    "Time it, and compare its answers, on the GPU you ship to.",
+)
+
+_onnx = partial(Target, format="onnx", baseline="onnx-float32", open_batch=True)
 
 ONNX_TARGETS = (
-    Target(
+    _onnx(
         "onnx-float32",
-        format="onnx",
+        family="onnx",
         activations="float32",
         weights="float32",
-        activation_form="table",
         io_dtypes=("float32",),
         runtime="onnxruntime",
-        baseline="onnx-float32",
+        words=WORDS,
+        promises=Promises(max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015),
         doc="The reference: same numbers as PyTorch up to float rounding.",
     ),
-    Target(
+    _onnx(
         "onnx-int8",
-        format="onnx",
+        family="onnx",
         activations="int8",
         weights="int8",
-        activation_form="table",
         io_dtypes=("float32", "uint8"),
         runtime="onnxruntime",
-        baseline="onnx-float32",
+        words=WORDS,
+        promises=Promises(
+            max_lsb=1,
+            min_float_sqnr_db=30.0,
+            max_top1_drop=0.015,
+            min_pairwise_agreement=0.99,
+            max_undelegated=0,
+            min_int8_macs_share=0.5,
+            max_latency_ratio=1.0,
+        ),
         doc="Static int8 as QDQ, placed where ONNX Runtime's CPU kernels gain by it.",
     ),
-    Target(
+    _onnx(
         "tensorrt-int8",
-        format="onnx",
+        family="tensorrt",
         activations="int8",
         weights="int8",
-        activation_form="integer",
         io_dtypes=("float32",),
         runtime="tensorrt",
-        baseline="onnx-float32",
+        words=TENSORRT_WORDS,
+        promises=Promises(max_lsb=1, min_float_sqnr_db=30.0, max_top1_drop=0.015, max_latency_ratio=1.0),
         doc="Symmetric int8 as QDQ by TensorRT's explicit rules, for a Jetson to compile.",
     ),
 )

@@ -4,36 +4,51 @@ says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from edgekit.targets.promises import Promises
+from edgekit.targets.words import Words
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a runtime is given and what it accelerates.
+    """What a runtime is given, what it accelerates and what is promised of it.
 
     format: the file format, which names the package under `edgekit.lower` ("tflite").
+    family: whose files these are, the first part of the name ("tensorrt"); formats are shared by families.
     activations: "float32", "int8" or "int16"; int16 is symmetric.
     weights: "float32", "float16" or "int8" (per output channel, symmetric).
-    activation_form: "table" takes the forms a CPU delegate folds into one lookup (a float operator between
-        DEQUANTIZE and QUANTIZE); "integer" is for accelerators that know integer operators only.
     io_dtypes: what the file's inputs and outputs may be; the first is the default.
-    runtime: what runs the file: "litert", "onnxruntime", "openvino", "tensorrt" or "tensorflow".
-    baseline: the float target whose latency this one's is held against.
-    channel_multiple: channel counts the kernels prefer; a hint for the pruner.
+    runtime: what proves the file: its entry in `edgekit.runtimes`.
+    baseline: the float target whose latency and size this one's are held against.
+    open_batch: whether a file may leave its batch open.
+    promises: the thresholds of the gates where a recipe asks nothing else.
     """
 
     name: str
     format: str
+    family: str
     activations: str
     weights: str
-    activation_form: str
     io_dtypes: tuple[str, ...]
-    runtime: str = "litert"
-    baseline: str = "tflite-float32"
-    channel_multiple: int = 8
-    doc: str = ""
+    runtime: str
+    baseline: str
+    words: Words = field(repr=False)  # repr is what an artifact depends on
+    promises: Promises = field(default=Promises(), repr=False)
+    open_batch: bool = False
+    doc: str = field(default="", repr=False)
 
     @property
     def quantized(self) -> bool:
         """Whether activations carry integers, so that calibration is needed."""
         return self.activations != "float32"
+
+    @property
+    def precision(self) -> str:
+        """The type that decides its size or speed: the activations', of a float target the weights'."""
+        return self.activations if self.quantized else self.weights
+
+    @property
+    def variant(self) -> str:
+        """The name without the family: 'dynamic-int8' of 'tflite-dynamic-int8'."""
+        return self.name.removeprefix(f"{self.family}-") if "-" in self.name else self.precision

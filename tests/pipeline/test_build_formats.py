@@ -41,7 +41,12 @@ def run(shared_cache, tmp_path_factory):
             evaluation=(images, module(images).argmax(1)),
             out=tmp_path_factory.mktemp("run") / "out",
             quantize={"profile": "fast"},
-            verify={"max_top1_drop": 0.2, "max_latency_ratio": "off", "min_pairwise_agreement": 0.5},
+            verify={
+                "max_top1_drop": 0.2,
+                "max_latency_ratio": "off",
+                "min_pairwise_agreement": 0.5,
+                "openvino-int8": {"max_undelegated": "off", "max_partitions": 1},
+            },
         )
 
 
@@ -55,6 +60,18 @@ def test_every_artifact_passes_its_proofs(run):
         if name.endswith("int8"):
             assert artifact["fidelity"]["max_lsb"] <= 1
             assert artifact["drift"]["sqnr_db"] > 20
+
+
+def test_a_gate_that_is_off_is_a_remark_in_the_report_and_on_its_pages(run):
+    gates = run.report["gates"]
+    remarks = {(gate["target"], gate["name"]) for gate in gates if not gate["judged"]}
+    assert {("openvino-int8", "delegation"), ("onnx-int8", "latency"), ("tflite-int8", "latency")} <= remarks
+    named = {gate["name"]: gate for gate in gates if gate["target"] == "openvino-int8"}
+    assert "max_undelegated is off" in named["delegation"]["detail"]
+    assert named["partitions"]["judged"] and "compiled parts, 1 allowed" in named["partitions"]["detail"]
+    assert next(g for g in gates if (g["target"], g["name"]) == ("onnx-int8", "delegation"))["judged"]
+    for page in ("report.html", "report.md"):
+        assert "max_undelegated is off" in (run.directory / page).read_text()
 
 
 def test_scales_are_those_of_the_tflite_file(run):

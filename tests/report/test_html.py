@@ -183,6 +183,17 @@ def test_failed_gates_come_with_reason_and_cure() -> None:
     assert text.index("Try: turn on GPTQ") < text.index("Size")
 
 
+def test_a_remark_is_shown_and_decides_nothing() -> None:
+    report = report_fixture.report()
+    report["gates"][4] |= {"judged": False, "detail": "2 operators outside; not judged: it is off"}
+    text = Page(render_html(report)).text
+    assert "All 4 gates passed. 1 more was found and not judged." in text
+    assert text.index("remark 2 operators outside") > text.index("A gate that fails stops the build")
+    report["gates"][4]["ok"] = False
+    with pytest.raises(ReportError, match="a remark that failed"):
+        render_html(report)
+
+
 def test_several_formats() -> None:
     text = re.sub(r"([._/-]) (?=\S)", r"\1", Page(render_html(formats_fixture.report())).text)
     order = ["All 21 gates passed", "Which runtime is fastest", "Do the artifacts agree", "target 1 of 4"]

@@ -23,6 +23,13 @@ def printed(target: Console) -> str:
     return target.file.getvalue()
 
 
+def test_a_remark_has_a_mark_of_its_own() -> None:
+    out, report = console(), report_fixture.report()
+    report["gates"][4] |= {"judged": False, "detail": "2 operators outside; not judged: it is off"}
+    print_summary(report, "build/m", out)
+    assert "-  delegation" in printed(out) and "not judged: it is off" in printed(out)
+
+
 def test_summary() -> None:
     out = console()
     print_summary(report_fixture.report(), "build/m", out)

@@ -15,9 +15,9 @@ from edgekit.errors import DataError
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.tflite import lower, prepare
 from edgekit.runtimes.placed import Placed
-from edgekit.targets import get_target
+from edgekit.targets import Promises, get_target
 from edgekit.verify.agreement import agreement, first_divergence
-from edgekit.verify.gates import Evidence, Thresholds, judge
+from edgekit.verify.gates import Evidence, judge
 
 IMAGES = np.random.default_rng(0).uniform(-2, 2, (3, 3, 8, 8)).astype(np.float32)
 
@@ -143,11 +143,11 @@ def test_a_pair_that_parts_fails_with_its_layer():
     graph = _chain_graph()
     where = first_divergence(Placed(graph, _chain(), names), Placed(graph, _chain(1.5), names), IMAGES)
     evidence = Evidence(pairwise=found, divergences={("tflite-int8", "onnx-int8"): where})
-    (gate,) = judge(evidence)
+    (gate,) = judge(evidence, Promises(min_pairwise_agreement=0.99))
     assert not gate.ok and "tflite-int8 and onnx-int8 agree on 98.00 % of 200 images" in gate.detail
     assert "part at conv2d at head.conv" in gate.detail and gate.hint
-    assert judge(evidence, Thresholds(min_pairwise_agreement=97.0))[0].ok
-    assert judge(evidence, Thresholds(min_pairwise_agreement=None)) == []
+    assert judge(evidence, Promises(min_pairwise_agreement=0.97))[0].ok
+    assert judge(evidence, Promises()) == []
 
 
 def test_onnx_and_openvino_files_share_values():

@@ -12,7 +12,8 @@ from onnx_files import OnnxFile, float_onnx, int8_onnx, openvino_files, serializ
 from edgekit.errors import ArtifactError
 from edgekit.runtimes.audit import audit, module_names
 from edgekit.runtimes.delegation import delegation
-from edgekit.verify.gates import Evidence, Thresholds, judge
+from edgekit.targets import get_target
+from edgekit.verify.gates import Evidence, judge
 
 MACS = 16 * 6 * 6 * 27 + 5 * 16
 
@@ -60,11 +61,16 @@ def test_a_convolution_that_was_not_fused_is_named():
     assert facts.int8_macs_share == pytest.approx(80 / MACS)
     assert "Conv at stem.conv" in facts.float_ops
     assert {row.module for row in facts.ops if row.op in ("HardSigmoid", "Mul", "HardSwish")} == {"stem.act"}
-    limits = Thresholds.for_target("int8", "int8", "onnx")
-    gates = {gate.name: gate for gate in judge(Evidence(audit=facts, delegation=found), limits)}
+    target = get_target("onnx-int8")
+    limits = target.promises.overridden({"max_partitions": 1})
+    gates = {
+        gate.name: gate for gate in judge(Evidence(target=target, audit=facts, delegation=found), limits)
+    }
     assert not gates["delegation"].ok and "Conv at stem.conv" in gates["delegation"].detail
+    assert "in float where the file asks for int8" in gates["delegation"].detail
+    assert gates["partitions"].detail == "1 session parts, 1 allowed"
     assert not gates["int8"].ok and gates["partitions"].ok and "layout" not in gates
-    whole = Evidence(audit=audit(int8_onnx()), delegation=delegation(int8_onnx()))
+    whole = Evidence(target=target, audit=audit(int8_onnx()), delegation=delegation(int8_onnx()))
     assert all(gate.ok for gate in judge(whole, limits))
 
 
