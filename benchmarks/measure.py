@@ -115,7 +115,7 @@ def compare(
 def answers(path: Path, batches: Batches) -> np.ndarray:
     """A file's logits, (N, K)."""
     workers = os.cpu_count() or 1
-    return np.concatenate([runtime.run_model(path, batch, workers=workers) for batch in batches()])
+    return np.concatenate([runtime.run_model(path, batch, workers=workers)[0] for batch in batches()])
 
 
 def drifted(reference: np.ndarray, logits: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:

@@ -96,9 +96,14 @@ class ImageSet:
         for start in range(0, len(self), size):
             yield self.preprocessing.apply(self.pixels(start, min(start + size, len(self))))
 
-    def tensor(self, i: int) -> np.ndarray:
-        """float32 (3, resolution, resolution): picture i as `batches` gives it."""
-        return self.preprocessing.apply(self.pixels(i, i + 1))[0]
+    def input_batches(self, size: int) -> Iterator[list[np.ndarray]]:
+        """The same batches, as a list of the model's one input."""
+        for batch in self.batches(size):
+            yield [batch]
+
+    def inputs(self, i: int) -> list[np.ndarray]:
+        """What the model takes for picture i: float32 (3, resolution, resolution), its one input."""
+        return [self.preprocessing.apply(self.pixels(i, i + 1))[0]]
 
     @cached_property
     def sha256(self) -> str:

@@ -30,12 +30,16 @@ def run(
         on_value: called with every value, constants and inputs included, as it is first read or produced; its
             result is what the readers see (fake-quantization, observers).
         before_node: called with a node and its arguments just before it runs.
-    Returns: one tensor per graph output. Intermediates are freed after their last use.
+    Returns: one tensor per graph output, (N, ...). Intermediates are freed after their last use.
     """
     if not graph.batchable and inputs and len(inputs[0]) > 1:
         images = zip(*(x.split(1) for x in inputs), strict=True)
         each = [run(graph, image, on_value, before_node) for image in images]
-        return [torch.cat(parts) for parts in zip(*each, strict=True)]
+        shapes = [per_image(value.shape) for value in graph.outputs]
+        return [
+            torch.stack([part.reshape(shape) for part in parts])
+            for parts, shape in zip(zip(*each, strict=True), shapes, strict=True)
+        ]
     hook = on_value or (lambda _value, tensor: tensor)
     if len(inputs) != len(graph.inputs):
         raise GraphError(f"[run] {len(inputs)} inputs given: the graph takes {len(graph.inputs)}")
@@ -70,6 +74,11 @@ def run(
         if value not in env and value.data is not None:
             env[value] = hook(value, value.data)
     return [env[value] for value in graph.outputs]
+
+
+def per_image(shape: Sequence[int]) -> tuple[int, ...]:
+    """The part of a recorded shape that belongs to one image: without the batch of 1 where there is one."""
+    return tuple(shape[1:] if tuple(shape[:1]) == (1,) else shape)
 
 
 def as_module(graph: Graph) -> torch.nn.Module:

@@ -51,21 +51,19 @@ def bundle_artifact(facts: Facts, one: Built, report: dict[str, Any], directory:
 
 
 def _tensors(one: Built, side: str) -> list[dict[str, Any]]:
-    """Inputs or outputs of a hand-over as TensorFlow takes them: pictures as (N, H, W, C)."""
-    rows = []
-    for value in getattr(one.prepared, side):
-        n, *rest = value.shape
-        shape = (n, *rest[1:], rest[0]) if len(rest) == 3 else value.shape
-        rows.append({"name": one.tensors.get(value.name, value.name), "shape": shape, "dtype": "float32"})
-    return rows
+    """Inputs or outputs of a hand-over as TensorFlow takes them."""
+    return [
+        {"name": port.name, "shape": [port.shape[dim] for dim in port.layout], "dtype": port.dtype}
+        for port in getattr(one.ports, side)
+    ]
 
 
 def _golden(facts: Facts, one: Built) -> list[dict[str, Any]]:
     """A few evaluation images with the tensors the model takes and gives for them."""
     few = (facts.job.evaluation or facts.job.calibration).first(GOLDEN_VECTORS)
     vectors = []
-    for i, tensor in enumerate(next(few.batches(GOLDEN_VECTORS))):
-        inputs, outputs = run_vector(one.file, tensor)
+    for i in range(len(few)):
+        inputs, outputs = run_vector(one.file, few.inputs(i), one.ports)
         vector: dict[str, Any] = {"inputs": inputs, "outputs": outputs}
         if isinstance(few, ImageSet):
             vector["image"] = np.asarray(few.raw(i))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from edgekit.data.source import Given, Source
     from edgekit.graph.ir import Graph
+    from edgekit.lower.ports import Ports
     from edgekit.passes import PassRecord
     from edgekit.pipeline.recipe import Recipe
     from edgekit.runtimes.audit import Audit
@@ -35,7 +36,7 @@ class Job:
 
     name: str
     module: torch.nn.Module
-    example: torch.Tensor  # (1, C, H, W)
+    examples: tuple[torch.Tensor, ...]  # one an input, (1, ...)
     weights: dict[str, Any]
     calibration: Source | Given
     evaluation: Source | Given | None
@@ -66,7 +67,7 @@ class Built:
     """One model and the evidence about it; None where it was not looked at.
 
     files: relative name -> path, the one to load first. sha256s: the same names -> content hash.
-    tensors: graph value -> name of the tensor that holds it.
+    tensors: graph value -> name of the tensor that holds it. ports: where its inputs and outputs lie.
     modules: tensor name -> module path. nodes: for each operator of the file, the index of its node in
     `prepared`, -1 for none. io: the dtype asked for the file's inputs and outputs, None for the target's own.
     quantization: what each part of it gained, None for a float model. quantizer: who chose its integers,
@@ -79,6 +80,7 @@ class Built:
     sha256s: dict[str, str]
     prepared: Graph
     tensors: dict[str, str]
+    ports: Ports
     modules: dict[str, str]
     nodes: list[int]
     io: str | None

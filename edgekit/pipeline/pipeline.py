@@ -36,7 +36,7 @@ from safetensors.torch import load_file, save_file
 
 from edgekit import capture, passes, zoo
 from edgekit.capture import onnx as onnx_file
-from edgekit.data.arrays import array_images
+from edgekit.data.arrays import array_images, evaluation_images
 from edgekit.data.labels import labels_for
 from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
@@ -45,7 +45,8 @@ from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
 from edgekit.lower.openvino.nncf import quantize_with_nncf
-from edgekit.pipeline import evidence
+from edgekit.lower.ports import Ports
+from edgekit.pipeline import answers, evidence
 from edgekit.pipeline import prove as proofs
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
@@ -108,16 +109,16 @@ def build_from_python(
     recipe = recipes.from_dict({"model": name, "weights": "as given", **settings}, where)
     if calibration is None:
         raise UsageError(f"{where}: no calibration images: float32 (N, C, H, W), preprocessed")
-    images = array_images("calibration", calibration)
+    parameters = capture.parameters(model)
+    images = array_images("calibration", calibration, parameters=parameters)
     judged = None
     if evaluation is not None:
-        pair = evaluation if isinstance(evaluation, tuple | list) else (evaluation, None)
-        judged = Given(array_images("evaluation", pair[0], pair[1], class_names))
+        judged = Given(evaluation_images(evaluation, len(images.arrays), class_names, parameters))
     weights = {"kind": "as given", "source": "the module handed over", "sha256": None, "untrained": False}
     job = Job(
         name=name,
         module=model.eval(),
-        example=torch.from_numpy(images.array[:1]),
+        examples=tuple(torch.from_numpy(array[:1]) for array in images.arrays),
         weights=weights,
         calibration=Given(images),
         evaluation=judged,
@@ -155,7 +156,7 @@ def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
     return Job(
         name=model.name,
         module=model.module,
-        example=example,
+        examples=(example,),
         weights=model.weights,
         calibration=calibration,
         evaluation=Source(data.source, "evaluation", data.evaluation, model.preprocessing),
@@ -218,15 +219,15 @@ def _captured(session: Session, job: Job) -> Graph:
     if job.identity is None:
         with session.step("capture"):
             if (program := getattr(job.module, "exported", None)) is not None:
-                return capture.import_program(program, job.name, job.example)
+                return capture.import_program(program, job.name, job.examples)
             if (file := getattr(job.module, "imported", None)) is not None:
                 return _proven(job, file)
-            return capture.capture(job.module, job.example, job.name)
+            return capture.capture(job.module, job.examples, job.name)
 
     def make(directory: Path, _line: Line) -> None:
-        save(capture.capture(job.module, job.example, job.name), directory / "graph.safetensors")
+        save(capture.capture(job.module, job.examples, job.name), directory / "graph.safetensors")
 
-    key = {"model": job.identity, "input": list(job.example.shape), "versions": versions()}
+    key = {"model": job.identity, "input": list(job.examples[0].shape), "versions": versions()}
     return load(session.stage("capture", key, make) / "graph.safetensors")
 
 
@@ -255,24 +256,25 @@ def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
 
 
 def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
-    """Directory with the float graph's logits.npy, labels.npy (if any) and images.json."""
+    """Directory with the float graph's answers, labels.npy (if any) and images.json."""
     source = job.evaluation
     if source is None:
         return None
 
     def make(directory: Path, line: Line) -> None:
-        images = source.images
+        asked = len(source.images)
+        images = source.images.first(answers.affordable(graph, asked))
         labels = labels_for(images, job.name, job.class_names, graph.outputs[0].shape[-1])
-        rows = []
+        found = answers.Answers(directory, graph, len(images))
         with torch.inference_mode():
-            for batch in images.batches(_BATCH):
-                x = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
-                rows.append(run(graph, [x])[0].flatten(1).numpy())
-                line.advance(sum(map(len, rows)), len(images))
-        np.save(directory / "logits.npy", np.concatenate(rows))
+            for batch in images.input_batches(min(_BATCH, answers.chunk(graph))):
+                given = run(graph, [_channels_last(torch.from_numpy(x)) for x in batch])
+                done = found.add([t.numpy() for t in given])
+                line.advance(done, len(images))
+        found.close()
         if labels is not None:
             np.save(directory / "labels.npy", labels)
-        about = {"name": images.name, "n": len(images), "sha256": images.sha256}
+        about = {"name": images.name, "n": len(images), "asked": asked, "sha256": images.sha256}
         (directory / "images.json").write_text(json.dumps(about))
 
     return session.stage("reference", {"graph": graph_hash(graph), "images": source.identity}, make)
@@ -313,9 +315,15 @@ def _quantized(
     return Quantized(load(directory / "graph.safetensors"), about, directory / _MEANS)
 
 
-def _calibration(job: Job) -> torch.Tensor:
-    """All calibration images, (N, C, H, W) float32."""
-    return torch.from_numpy(np.concatenate(list(job.calibration.images.batches(_BATCH))))
+def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def _calibration(job: Job) -> Any:
+    """All calibration images, float32 (N, C, H, W); one tensor an input where there are several."""
+    columns = zip(*job.calibration.images.input_batches(_BATCH), strict=True)
+    found = [torch.from_numpy(np.concatenate(column)) for column in columns]
+    return found[0] if len(found) == 1 else found
 
 
 def _lowered(
@@ -339,7 +347,8 @@ def _lowered(
 
     def make(directory: Path, _line: Line) -> None:
         if quantizer == "nncf":
-            images = (image for batch in job.calibration.images.batches(_BATCH) for image in batch)
+            batches = job.calibration.images.input_batches(_BATCH)
+            images = (list(row) for batch in batches for row in zip(*batch, strict=True))
             lowered = quantize_with_nncf(graph, target, images)
         else:
             lowered = lowering.lower(prepared, target, **options)
@@ -351,6 +360,7 @@ def _lowered(
         content = {
             "files": list(lowered.files),
             "tensors": lowered.tensors,
+            "ports": lowered.ports.as_dict(),
             "modules": module_names(ops),
             "nodes": [op.node_index for op in ops],
         }
@@ -368,6 +378,7 @@ def _lowered(
         sha256s={name: sha256_file(path) for name, path in files.items()},
         prepared=prepared,
         tensors=about["tensors"],
+        ports=Ports.from_dict(about["ports"]),
         modules=about["modules"],
         nodes=about["nodes"],
         io=io,
@@ -382,8 +393,9 @@ def _refitted(session: Session, job: Job, prepared: Graph, means: Path, target: 
     def make(directory: Path, _line: Line) -> None:
         rows = load_file(means)
         order = rows.pop(_ORDER)
-        array = np.concatenate(list(job.calibration.images.batches(_BATCH)))
-        fit_biases(prepared, torch.from_numpy(array)[order], rows)
+        images = _calibration(job)
+        chosen: Any = images[order] if isinstance(images, torch.Tensor) else [x[order] for x in images]
+        fit_biases(prepared, chosen, rows)
         save(prepared, directory / "graph.safetensors")
 
     key = {

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgekit.graph.file import graph_hash
 from edgekit.lower import tflite
+from edgekit.pipeline import answers
 from edgekit.pipeline.job import Agreed, Built, Job
 from edgekit.pipeline.session import Line, Session
 from edgekit.runtimes.audit import audit
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 _HOST_RUNTIMES = ("litert", "onnxruntime", "openvino")  # TensorRT's time is a Jetson's business
 _PROBED = 4  # images on which every operator is compared
 _FLIPPED = 48  # pictures kept of images whose answer changed
-_CHUNK = 256  # evaluation images whose float32 pixels are in memory at a time
 
 
 def audited(session: Session, one: Built) -> None:
@@ -72,8 +72,8 @@ def compared_in_steps(session: Session, job: Job, one: Built) -> None:
     """The graph's meaning against the runtime, and which layers cause the error that is left."""
 
     def make(directory: Path, _line: Line) -> None:
-        images = next(job.calibration.first(_PROBED).batches(_PROBED))
-        found, errors = _fidelity_of(one, images)
+        few = job.calibration.first(_PROBED if one.prepared.batchable else 1)
+        found, errors = _fidelity_of(one, next(few.input_batches(_PROBED)))
         content = {
             "kind": type(found).__name__,
             "fidelity": asdict(found),
@@ -101,17 +101,17 @@ def compared_in_steps(session: Session, job: Job, one: Built) -> None:
 
 
 def _fidelity_of(
-    one: Built, images: np.ndarray
+    one: Built, inputs: list[np.ndarray]
 ) -> tuple[Fidelity | RuntimeFidelity | FloatFidelity, list[LayerError]]:
     target, graph = one.target, one.prepared
     if target.activations != "int8" or one.quantizer != "edgekit":
-        return float_fidelity(graph, _answers(one, images), images), []
+        return float_fidelity(graph, _answers(one, inputs), inputs), []
     if target.format == "tflite":
         probe = tflite.lower(graph, target, io_dtype=one.io, outputs_also=probe_values(graph))
-        actual = read_values(probe, graph, images)
-        return fidelity(graph, probe, images, one.file), layer_errors(graph, actual, images)
-    placed = Placed(graph, one.file, one.tensors)
-    return runtime_fidelity(placed, images), layer_errors(graph, placed_codes(placed, images), images)
+        actual = read_values(probe, graph, inputs)
+        return fidelity(graph, probe, inputs, one.file), layer_errors(graph, actual, inputs)
+    placed = _placed(one)
+    return runtime_fidelity(placed, inputs), layer_errors(graph, placed_codes(placed, inputs), inputs)
 
 
 def runtime_of(target: Target) -> str:
@@ -126,35 +126,36 @@ def runtime_of(target: Target) -> str:
 
 
 def compared_in_answers(session: Session, job: Job, one: Built, reference: Path | None) -> None:
-    """Sets `one.logits`: the artifact's answers on the evaluation images."""
+    """Sets `one.drift`: the artifact's answers on the evaluation images against the reference's."""
     source = job.evaluation
     if source is None or reference is None:
         return
 
     def make(directory: Path, line: Line) -> None:
-        images, rows, done = source.images, [], 0
-        for batch in images.batches(_CHUNK):
-            rows.append(_answers(one, batch))
-            done += len(batch)
-            line.advance(done, len(images))
-        logits = np.concatenate(rows)
-        np.save(directory / "logits.npy", logits)
-        _save_flipped(directory, compared(logits), images, job)
+        images = source.images.first(count)
+        found = answers.Answers(directory, one.prepared, count)
+        for batch in images.input_batches(answers.chunk(one.prepared)):
+            line.advance(found.add(_answers(one, batch)), count)
+        found.close()
+        _save_flipped(directory, compared(found.arrays), images, job)
 
     labels = reference / "labels.npy"
+    count = json.loads((reference / "images.json").read_text())["n"]
 
-    def compared(logits: np.ndarray) -> Drift:
-        return drift(np.load(reference / "logits.npy"), logits, np.load(labels) if labels.exists() else None)
+    def compared(arrays: Sequence[np.ndarray]) -> Drift:
+        wanted, given = answers.load(reference)[0], arrays[0]
+        known = np.load(labels) if labels.exists() else None
+        return drift(wanted.reshape(count, -1), given.reshape(count, -1), known)
 
     key = {"artifact": one.sha256s, "reference": reference.name, "runtime": runtime_of(one.target)}
     one.pictures = session.stage("drift", key, make, one.target.name)
-    one.drift = compared(np.load(one.pictures / "logits.npy"))
+    one.drift = compared(answers.load(one.pictures))
 
 
-def _answers(one: Built, images: np.ndarray) -> np.ndarray:
+def _answers(one: Built, inputs: list[np.ndarray]) -> list[np.ndarray]:
     if one.target.runtime == "tensorflow":
-        return run_saved_model(one.file.parent, images)
-    return run_model(one.file, images, workers=os.cpu_count() or 1)
+        return run_saved_model(one.file.parent, inputs, one.ports)
+    return run_model(one.file, inputs, one.ports, workers=os.cpu_count() or 1)
 
 
 def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages, job: Job) -> None:
@@ -171,8 +172,8 @@ def seconded(session: Session, job: Job, one: Built) -> None:
     """A .tflite file's answers under TensorFlow's own interpreter."""
 
     def make(directory: Path, _line: Line) -> None:
-        images = next(job.calibration.first(_PROBED).batches(_PROBED))
-        found = tensorflow_check(one.file, images)
+        inputs = next(job.calibration.first(_PROBED).input_batches(_PROBED))
+        found = tensorflow_check(one.file, inputs, one.ports)
         (directory / "tensorflow.json").write_text(json.dumps(asdict(found)))
 
     require_tensorflow()
@@ -202,7 +203,7 @@ def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
         return None
 
     def make(directory: Path, _line: Line) -> None:
-        found = agreement({one.target.name: np.load(_pictures(one) / "logits.npy") for one in held})
+        found = agreement({one.target.name: _first(answers.load(_pictures(one))) for one in held})
         parted = []
         for pair in found.pairs:
             first, second = (next(o for o in held if o.target.name == n) for n in (pair.first, pair.second))
@@ -225,6 +226,10 @@ def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
     )
 
 
+def _first(arrays: list[np.ndarray]) -> np.ndarray:
+    return arrays[0].reshape(len(arrays[0]), -1)
+
+
 def _pictures(one: Built) -> Path:
     assert one.pictures is not None
     return one.pictures
@@ -236,15 +241,15 @@ def _parting(job: Job, first: Built, second: Built, differing: Sequence[int]) ->
     if not differing or not comparable or job.evaluation is None:
         return None
     images = job.evaluation.images
-    tensors = np.stack([images.tensor(index) for index in differing])
-    return first_divergence(_placed(first), _placed(second), tensors)
+    rows = zip(*(images.inputs(index) for index in differing), strict=True)
+    return first_divergence(_placed(first), _placed(second), [np.stack(row) for row in rows])
 
 
 def _placed(one: Built) -> Placed:
     if one.target.format != "tflite":
-        return Placed(one.prepared, one.file, one.tensors)
+        return Placed(one.prepared, one.file, one.tensors, ports=one.ports)
     lowered = tflite.lower(one.prepared, one.target, io_dtype=one.io)
-    return Placed(one.prepared, one.file, lowered.tensors, lowered.layouts)
+    return Placed(one.prepared, one.file, lowered.tensors, lowered.layouts, one.ports)
 
 
 def timed(session: Session, device: Device, built: list[Built], baselines: dict[str, Built]) -> None:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from edgekit.errors import ArtifactError
 
@@ -37,6 +38,14 @@ class ModelFile:
         if self.kind == "openvino":
             return {"model.xml": self.data, "model.bin": self.weights}
         return {f"model.{self.kind}": self.data}
+
+
+class Slot(NamedTuple):
+    """An input or output as a file states it: its name, its shape with -1 for what is open, further names."""
+
+    name: str
+    shape: tuple[int, ...]
+    aliases: tuple[str, ...] = ()
 
 
 def open_source(source: Source | ModelFile) -> ModelFile:

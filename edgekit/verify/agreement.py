@@ -18,6 +18,7 @@ import numpy as np
 from edgekit.errors import DataError
 from edgekit.graph.ir import Value
 from edgekit.runtimes.placed import Placed, placed_values
+from edgekit.runtimes.runtime import Inputs
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
 
 MAX_DIFFERING = 100
@@ -123,7 +124,7 @@ class Divergence:
 
 
 def first_divergence(
-    first: Placed, second: Placed, images: np.ndarray, fall_db: float = FALL_DB
+    first: Placed, second: Placed, inputs: Inputs, fall_db: float = FALL_DB
 ) -> Divergence | None:
     """The first layer in graph order where two files' values part by more than rounding.
 
@@ -133,14 +134,15 @@ def first_divergence(
 
     Args:
         first: its graph gives the order and who reads whom.
-        images: float32 (N, C, H, W); a few are enough, best those on which the files disagree.
+        inputs: float32, one array a graph input, (N, ...); a few images are enough, best those on which the
+            files disagree.
     Returns: None when the files share no value or never differ.
     """
     names = _shared(first, second)
     if not names:
         return None
     graph = first.graph
-    one, other = (placed_values(placed, names, images) for placed in (first, second))
+    one, other = (placed_values(placed, names, inputs) for placed in (first, second))
     between = {name: float(sqnr_db(one[name], other[name])) for name in names}
     felt: dict[str, float] = {value.name: SQNR_CEILING_DB for value in graph.inputs}
     found: list[Divergence] = []

@@ -8,7 +8,7 @@ must give identical answers, or the probe proves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -18,9 +18,11 @@ import torch
 from edgekit.errors import ArtifactError
 from edgekit.graph.ir import Graph, Value
 from edgekit.graph.run import run
-from edgekit.runtimes.litert.run import infer, open_interpreter
-from edgekit.runtimes.runtime import Source
-from edgekit.verify.drift import sqnr_db
+from edgekit.lower.ports import Ports
+from edgekit.runtimes.layout import to_graph
+from edgekit.runtimes.litert.run import infer, open_interpreter, slots
+from edgekit.runtimes.runtime import Inputs, Source, as_inputs, laid_out
+from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.integers import compute, is_exact, quantize_reals
 
 Tensor = torch.Tensor
@@ -35,6 +37,8 @@ class Probe(Protocol):
     def tensors(self) -> Mapping[str, str]: ...
     @property
     def layouts(self) -> Mapping[str, tuple[int, ...]]: ...
+    @property
+    def ports(self) -> Ports: ...
 
 
 @dataclass(frozen=True)
@@ -82,22 +86,29 @@ def probe_values(graph: Graph) -> tuple[str, ...]:
     return tuple(v.name for node in graph.nodes for v in node.outputs if v.quant is not None)
 
 
-def read_values(probe: Probe, graph: Graph, images: np.ndarray) -> dict[str, Tensor]:
+def read_values(probe: Probe, graph: Graph, inputs: Inputs) -> dict[str, Tensor]:
     """The runtime's codes (integer - zero point) of every exposed value, (N, ...) in torch's layout.
 
     Args:
-        images: float32 (N, C, H, W).
+        inputs: float32, one array a graph input, (N, ...).
     """
     interpreter = open_interpreter(probe.data)
     readers = _readers(probe, graph, interpreter.get_output_details())
     found: dict[str, list[Tensor]] = {}
-    for image in np.asarray(images, np.float32):
-        infer(interpreter, image)
+    for arrays in _rows(interpreter, probe.ports, inputs):
+        infer(interpreter, arrays)
         for detail, value, layout in readers:
             codes = _codes(interpreter.get_tensor(detail["index"]), detail, value)
-            found.setdefault(value.name, []).append(_in_torch_layout(codes, value, layout))
+            found.setdefault(value.name, []).append(torch.from_numpy(to_graph(codes, layout, value.shape)))
     along = batch_dims(graph)
     return {name: torch.cat(parts, along[name]) for name, parts in found.items()}
+
+
+def _rows(interpreter: Any, ports: Ports, inputs: Inputs) -> Iterator[list[np.ndarray]]:
+    """The inputs of one image after the other as the file takes them."""
+    taken, arrays = slots(interpreter)[0], as_inputs(inputs)
+    for i in range(len(arrays[0])):
+        yield laid_out(taken, [array[i : i + 1] for array in arrays], ports)
 
 
 def batch_dims(graph: Graph) -> dict[str, int]:
@@ -127,37 +138,38 @@ def _readers(
         if value.quant is not None and not value.is_constant and probe.tensors.get(value.name) in outputs
     ]
     held = {value for _, value, _ in found}
-    for detail, value in zip(given, graph.outputs, strict=False):
+    for port, value in zip(probe.ports.outputs, graph.outputs, strict=True):
         if value.quant is not None and value not in held:
-            rank = len(value.shape)
-            found.append((detail, value, (0, 2, 3, 1) if rank == 4 else tuple(range(rank))))
+            found.append((outputs[port.name], value, port.layout))
+            held.add(value)
     return found
 
 
-def _codes(stored: np.ndarray, detail: dict[str, Any], value: Value) -> Tensor:
+def _codes(stored: np.ndarray, detail: dict[str, Any], value: Value) -> np.ndarray:
     """An output tensor as codes of the value; floats go back on the value's grid, which loses nothing."""
     assert value.quant is not None
     if stored.dtype.kind == "f":
-        return torch.from_numpy(np.rint(stored / np.float32(value.quant.scale[0])))
-    return torch.from_numpy(stored.astype(np.float32) - np.float32(detail["quantization"][1]))
+        return np.rint(stored / np.float32(value.quant.scale[0]))
+    return stored.astype(np.float32) - np.float32(detail["quantization"][1])
 
 
-def fidelity(graph: Graph, probe: Probe, images: np.ndarray, shipped: Source | None = None) -> Fidelity:
+def fidelity(graph: Graph, probe: Probe, inputs: Inputs, shipped: Source | None = None) -> Fidelity:
     """Hold every operator of an int8 file against its integer formula.
 
     Args:
         graph: the prepared graph both files were lowered from.
         probe: the lowering with `probe_values(graph)` as further outputs.
-        images: float32 (N, C, H, W); two to four are enough, every element counts.
+        inputs: float32, one array a graph input, (N, ...); two to four images are enough, every element
+            counts. One image where the graph is not batchable.
         shipped: the file that ships; None compares nothing and reports probe_agrees as True.
     """
-    images = np.asarray(images, np.float32)
-    agrees = shipped is None or _same_answers(probe.data, shipped, images)
-    actual = read_values(probe, graph, images)
+    arrays = as_inputs(inputs)
+    agrees = shipped is None or _same_answers(probe, shipped, arrays)
+    actual = read_values(probe, graph, arrays)
     rows: list[OpFidelity] = []
     counts: dict[str, list[int]] = {}
     unchecked: list[str] = []
-    for node, results in _walk(graph, torch.from_numpy(images), actual):
+    for node, results in _walk(graph, [torch.from_numpy(array) for array in arrays], actual):
         checked = False
         for value, expected in zip(node.outputs, results, strict=True):
             if value.quant is None or value.name not in actual:
@@ -183,7 +195,7 @@ def fidelity(graph: Graph, probe: Probe, images: np.ndarray, shipped: Source | N
         },
         layers=tuple(rows),
         probe_agrees=agrees,
-        images=len(images),
+        images=len(arrays[0]),
         checked_ops=len(graph.nodes) - len(unchecked),
         unchecked_ops=tuple(unchecked),
     )
@@ -191,37 +203,56 @@ def fidelity(graph: Graph, probe: Probe, images: np.ndarray, shipped: Source | N
 
 @dataclass(frozen=True)
 class FloatFidelity:
-    """A float file's outputs against torch: SQNR, and the largest error over the largest output."""
+    """A float file's outputs against torch, the worst of them.
+
+    sqnr_db: lowest over the outputs of real numbers. max_relative_error: largest error over the largest
+    number of its output. equal_share: lowest share of equal numbers over the outputs of integers, None where
+    there is none.
+    """
 
     sqnr_db: float
     max_relative_error: float
     images: int
+    equal_share: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return {"max_lsb": None, "by_op": {}} | asdict(self)
 
 
-def float_fidelity(graph: Graph, answers: np.ndarray, images: np.ndarray) -> FloatFidelity:
-    """Compare the answers (N, K) of a float (or float16, or dynamic int8) file with those of its graph."""
-    images = np.asarray(images, np.float32)
+def float_fidelity(graph: Graph, answers: Sequence[np.ndarray], inputs: Inputs) -> FloatFidelity:
+    """Compare a float (or float16, or dynamic int8) file with its graph.
+
+    Args:
+        answers: one array a graph output, (N, ...), as `run_model` gives them. inputs: one a graph input.
+    """
+    arrays = as_inputs(inputs)
     with torch.inference_mode():
-        wanted = run(graph, [torch.from_numpy(images)])[0].reshape(len(images), -1).numpy()
-    if answers.shape != wanted.shape:
-        raise ArtifactError(
-            f"fidelity: the file gives outputs {answers.shape}: the graph gives {wanted.shape}"
-        )
-    peak = float(np.abs(wanted).max())
-    error = float(np.abs(answers - wanted).max())
-    return FloatFidelity(float(sqnr_db(wanted, answers)), error / peak if peak else error, len(images))
+        wanted = [t.numpy() for t in run(graph, [torch.from_numpy(array) for array in arrays])]
+    shapes = [[array.shape for array in side] for side in (answers, wanted)]
+    if shapes[0] != shapes[1]:
+        raise ArtifactError(f"fidelity: the file gives outputs {shapes[0]}: the graph gives {shapes[1]}")
+    pairs = list(zip(wanted, answers, strict=True))
+    reals = [(a, b) for a, b in pairs if a.dtype.kind == "f"]
+    whole = [(a, b) for a, b in pairs if a.dtype.kind != "f"]
+    return FloatFidelity(
+        min((float(sqnr_db(a, b)) for a, b in reals), default=SQNR_CEILING_DB),
+        max((_relative_error(a, b) for a, b in reals), default=0.0),
+        len(arrays[0]),
+        min((float((a == b).mean()) for a, b in whole), default=None),
+    )
 
 
-def _walk(graph: Graph, images: Tensor, actual: Mapping[str, Tensor]) -> Any:
+def _relative_error(wanted: np.ndarray, found: np.ndarray) -> float:
+    peak, error = float(np.abs(wanted).max()), float(np.abs(found - wanted).max())
+    return error / peak if peak else error
+
+
+def _walk(graph: Graph, inputs: Sequence[Tensor], actual: Mapping[str, Tensor]) -> Any:
     """Yield (node, computed outputs) in order; readers of an exposed value get the runtime's own integers."""
-    source = graph.inputs[0]
-    env: dict[Value, Tensor] = {
-        source: quantize_reals(images, source.quant) if source.quant is not None else images
-    }
-    env[source] = actual.get(source.name, env[source])
+    env: dict[Value, Tensor] = {}
+    for value, real in zip(graph.inputs, inputs, strict=True):
+        own = quantize_reals(real, value.quant) if value.quant is not None else real
+        env[value] = actual.get(value.name, own)
     last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
     with torch.inference_mode():
         for i, node in enumerate(graph.nodes):
@@ -235,17 +266,9 @@ def _walk(graph: Graph, images: Tensor, actual: Mapping[str, Tensor]) -> Any:
                     env.pop(spent, None)
 
 
-def _in_torch_layout(codes: Tensor, value: Value, layout: Sequence[int]) -> Tensor:
-    """A stored tensor with its dimensions back in the graph's order."""
-    inverse = [0] * len(layout)
-    for position, dim in enumerate(layout):
-        inverse[dim] = position
-    return codes.reshape([value.shape[dim] for dim in layout]).permute(inverse).contiguous()
-
-
-def _same_answers(probe: bytes, shipped: Source, images: np.ndarray) -> bool:
+def _same_answers(probe: Probe, shipped: Source, inputs: Inputs) -> bool:
     """Whether the shipped file's outputs are bit for bit those of the probe's outputs of the same names."""
-    first, second = open_interpreter(shipped), open_interpreter(probe)
+    first, second = open_interpreter(shipped), open_interpreter(probe.data)
     wanted = first.get_output_details()
     named = {detail["name"]: detail for detail in second.get_output_details()}
     missing = [detail["name"] for detail in wanted if detail["name"] not in named]
@@ -253,9 +276,9 @@ def _same_answers(probe: bytes, shipped: Source, images: np.ndarray) -> bool:
         raise ArtifactError(
             f"fidelity: the probe file lacks output {missing[0]!r}: a probe of the same graph"
         )
-    for image in images:
-        infer(first, image)
-        infer(second, image)
+    for arrays in _rows(first, probe.ports, inputs):
+        infer(first, arrays)
+        infer(second, arrays)
         for detail in wanted:
             other = second.get_tensor(named[detail["name"]]["index"])
             if not np.array_equal(first.get_tensor(detail["index"]), other):

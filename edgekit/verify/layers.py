@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import run, run_node
+from edgekit.runtimes.runtime import Inputs, as_inputs
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.fidelity import batch_dims
 from edgekit.verify.integers import dequantize, quantize_reals
@@ -52,21 +52,22 @@ class LayerError:
 
 
 def layer_errors(
-    graph: Graph, actual: Mapping[str, Tensor], images: np.ndarray, directions: int = _DIRECTIONS
+    graph: Graph, actual: Mapping[str, Tensor], inputs: Inputs, directions: int = _DIRECTIONS
 ) -> list[LayerError]:
     """Every quantized value of the runtime against float, the most costly first.
 
     Args:
         graph: the prepared graph; its weights' real values are the reference.
         actual: the runtime's codes per value name, from `fidelity.read_values` over the same images.
-        images: float32 (N, C, H, W); two to eight are enough to rank.
+        inputs: float32, one array a graph input, (N, ...); two to eight images are enough to rank. One where
+            the graph is not batchable.
         directions: random output directions; the shares' relative error is about sqrt(2 / (N * directions)).
     """
-    batch = torch.from_numpy(np.asarray(images, np.float32))
-    source = graph.inputs[0]
+    batch = [torch.from_numpy(array) for array in as_inputs(inputs)]
     codes = {value: actual[value.name] for value in graph.values() if value.name in actual}
-    if source.quant is not None:
-        codes.setdefault(source, quantize_reals(batch, source.quant))
+    for source, real in zip(graph.inputs, batch, strict=True):
+        if source.quant is not None:
+            codes.setdefault(source, quantize_reals(real, source.quant))
     reals = {value: _dequantized(value, code) for value, code in codes.items()}
     introduced = list(_introduced(graph, batch, reals))
     along = batch_dims(graph)
@@ -101,7 +102,7 @@ def _dequantized(value: Value, code: Tensor) -> Tensor:
 
 def _float_run(
     graph: Graph,
-    batch: Tensor,
+    batch: list[Tensor],
     errors: Mapping[Value, Tensor],
     along: Mapping[str, int],
     directions: int,
@@ -123,7 +124,7 @@ def _float_run(
     felt = dict.fromkeys(errors, 0.0)
     generator = torch.Generator().manual_seed(_SEED)
     with torch.enable_grad():
-        results = run(graph, [batch], on_value=watch)
+        results = run(graph, batch, on_value=watch)
         for i in range(directions):
             pulls = [torch.randn(r.shape, generator=generator) for r in results]
             total = torch.stack([(r * p).sum() for r, p in zip(results, pulls, strict=True)]).sum()
@@ -133,20 +134,20 @@ def _float_run(
             for value, gradient in zip(nudges, found, strict=True):
                 if gradient is not None:
                     products = (gradient * errors[value]).movedim(along[value.name], 0)
-                    at_outputs = products.reshape(len(batch), -1).sum(1)
+                    at_outputs = products.reshape(len(batch[0]), -1).sum(1)
                     felt[value] += float(at_outputs.square().sum()) / directions
     return floats, felt
 
 
 def _introduced(
-    graph: Graph, batch: Tensor, reals: Mapping[Value, Tensor]
+    graph: Graph, batch: list[Tensor], reals: Mapping[Value, Tensor]
 ) -> Iterator[tuple[Node | None, Value, Tensor]]:
     """(node, value, runtime minus float operator on the runtime's own inputs) for every value in `reals`."""
     env: dict[Value, Tensor] = {}
-    for source in graph.inputs:
-        env[source] = reals.get(source, batch)
+    for source, real in zip(graph.inputs, batch, strict=True):
+        env[source] = reals.get(source, real)
         if source in reals:
-            yield None, source, reals[source] - batch
+            yield None, source, reals[source] - real
     last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
     for i, node in enumerate(graph.nodes):
         args = [None if v is None else env[v] if v.data is None else v.data.detach() for v in node.inputs]

@@ -16,7 +16,7 @@ those of the graph run freely with every annotated value on its grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,9 +25,9 @@ import torch
 
 from edgekit.errors import ArtifactError
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.run import run_node
+from edgekit.graph.run import per_image, run_node
 from edgekit.runtimes.placed import Placed, placed_values
-from edgekit.runtimes.runtime import run_model
+from edgekit.runtimes.runtime import Inputs, as_inputs, run_model
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import dequantize, quantize_reals, weight_codes
 
@@ -76,28 +76,30 @@ class RuntimeFidelity:
         return content
 
 
-def runtime_fidelity(placed: Placed, images: np.ndarray) -> RuntimeFidelity:
+def runtime_fidelity(placed: Placed, inputs: Inputs) -> RuntimeFidelity:
     """Hold every quantized value of an .onnx or .xml file against the graph it was lowered from.
 
     Args:
         placed: the prepared graph, whose `value.quant` says what the file quantizes, and the file.
-        images: float32 (N, C, H, W); two to four are enough, every element counts.
+        inputs: float32, one array a graph input, (N, ...); two to four images are enough, every element
+            counts.
     Returns: figures over all values that are quantized and have a place in the file; `unchecked_ops` are the
         nodes that have none, which are checked together with the next one that has.
     """
-    images, graph = np.asarray(images, np.float32), placed.graph
-    actual = placed_values(placed, _readable(placed), images)
+    arrays, graph = as_inputs(inputs), placed.graph
+    images = [[torch.from_numpy(x[i : i + 1]) for x in arrays] for i in range(len(arrays[0]))]
+    actual = placed_values(placed, _readable(placed), arrays)
     sums: dict[str, _Sum] = {}
-    for i in range(len(images)):
+    for i, image in enumerate(images):
         own = {name: torch.from_numpy(array[i]) for name, array in actual.items()}
-        for node, value, expected in _expected(graph, torch.from_numpy(images[i : i + 1]), own):
+        for node, value, expected in _expected(graph, image, own):
             sums.setdefault(value.name, _Sum(node, value)).add(expected, own[value.name])
     rows = tuple(one.row() for one in sums.values())
     checked = {id(one.node) for one in sums.values()} & {id(node) for node in graph.nodes}
     unchecked = [f"{n.op} at {n.source}" for n in graph.nodes if id(n) not in checked]
-    answers = run_model(placed.file, images)
-    meant = np.stack([_meant(graph, torch.from_numpy(images[i : i + 1])) for i in range(len(images))])
-    probe_db = _probe_db(placed, actual, images, answers)
+    answers = run_model(placed.file, arrays, placed.ports)
+    meant = [np.stack(rows) for rows in zip(*(_meant(graph, image) for image in images), strict=True)]
+    probe_db = _probe_db(placed, actual, arrays, answers)
     wrong, elements = sum(one.wrong for one in sums.values()), sum(one.elements for one in sums.values())
     return RuntimeFidelity(
         max_lsb=max((row.max_lsb for row in rows), default=0),
@@ -105,7 +107,7 @@ def runtime_fidelity(placed: Placed, images: np.ndarray) -> RuntimeFidelity:
         min_sqnr_db=min((row.sqnr_db for row in rows), default=0.0),
         by_op=_by_op(rows),
         layers=rows,
-        answers_db=float(sqnr_db(meant, answers)),
+        answers_db=min(map(_db, meant, answers)),
         probe_db=probe_db,
         probe_agrees=probe_db >= _SAME_ANSWERS_DB,
         images=len(images),
@@ -169,16 +171,22 @@ def _readable(placed: Placed) -> list[str]:
     return names
 
 
-def _expected(graph: Graph, image: Tensor, actual: dict[str, Tensor]) -> Iterator[tuple[Node, Value, Tensor]]:
+def _db(one: np.ndarray, other: np.ndarray) -> float:
+    return float(sqnr_db(one.reshape(other.shape), other))
+
+
+def _expected(
+    graph: Graph, image: Sequence[Tensor], actual: dict[str, Tensor]
+) -> Iterator[tuple[Node, Value, Tensor]]:
     """(node, value, the codes its meaning gives) for every value in `actual`, in order.
 
     The input is one of them: a saturated picture lies on the edge between two steps wherever it is saturated.
     """
     env: dict[Value, Tensor] = {}
-    for value in graph.inputs:
-        env[value] = actual.get(value.name, _on_grid(value, image))
+    for value, real in zip(graph.inputs, image, strict=True):
+        env[value] = actual.get(value.name, _on_grid(value, real))
         if value.name in actual and value.quant is not None:
-            yield Node("input", [], [value], {}, ""), value, quantize_reals(image, value.quant)
+            yield Node("input", [], [value], {}, ""), value, quantize_reals(real, value.quant)
     last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
     with torch.inference_mode():
         for i, node in enumerate(graph.nodes):
@@ -211,25 +219,31 @@ def _constant(value: Value) -> Tensor:
     return weight_codes(value) * scale
 
 
-def _meant(graph: Graph, image: Tensor) -> np.ndarray:
-    """The first output of the graph with every annotated value on its grid, flat."""
-    env: dict[Value, Tensor] = {value: _on_grid(value, image) for value in graph.inputs}
+def _meant(graph: Graph, image: Sequence[Tensor]) -> list[np.ndarray]:
+    """The outputs of the graph for one image with every annotated value on its grid."""
+    env: dict[Value, Tensor] = {v: _on_grid(v, real) for v, real in zip(graph.inputs, image, strict=True)}
     with torch.inference_mode():
         for node in graph.nodes:
             operands = [None if v is None else _constant(v) if v.is_constant else env[v] for v in node.inputs]
             for value, result in zip(node.outputs, run_node(node, operands), strict=True):
                 env[value] = _on_grid(value, result)
-    return env[graph.outputs[0]].reshape(-1).numpy()
+    given = [_constant(v) if v.is_constant else env[v] for v in graph.outputs]
+    return [t.reshape(per_image(v.shape)).numpy() for v, t in zip(graph.outputs, given, strict=True)]
 
 
 def _probe_db(
-    placed: Placed, actual: dict[str, np.ndarray], images: np.ndarray, answers: np.ndarray
+    placed: Placed, actual: dict[str, np.ndarray], inputs: Inputs, answers: Sequence[np.ndarray]
 ) -> float:
-    """SQNR of the answers of the copy with further outputs against the file's own."""
-    out = placed.graph.outputs[0]
-    if out.name not in placed.tensors:
-        raise ArtifactError(f"fidelity: the file has no place for the output {out.name!r}: one of the graph")
-    given = actual.get(out.name)
-    if given is None:
-        given = placed_values(placed, [*actual, out.name], images)[out.name]
-    return float(sqnr_db(answers, given.reshape(answers.shape)))
+    """SQNR of the answers of the copy with further outputs against the file's own, the lowest."""
+    outs = placed.graph.outputs
+    for out in outs:
+        if out.name not in placed.tensors:
+            raise ArtifactError(
+                f"fidelity: the file has no place for the output {out.name!r}: one of the graph"
+            )
+    names = list(dict.fromkeys([*actual, *(out.name for out in outs)]))
+    given = actual if len(names) == len(actual) else placed_values(placed, names, inputs)
+    return min(
+        float(sqnr_db(ours, given[out.name].reshape(ours.shape)))
+        for ours, out in zip(answers, outs, strict=True)
+    )

@@ -134,7 +134,7 @@ def test_a_second_build_writes_the_same_bytes(written: tuple[savedmodel.Lowered,
 def test_the_directory_answers_any_number_of_images(written: tuple[savedmodel.Lowered, Path]) -> None:
     images = NET.images(19)
     (wanted,) = run(NET.graph(), [images])
-    found = run_saved_model(written[1], images.numpy())
+    (found,) = run_saved_model(written[1], images.numpy(), written[0].ports)
     assert found.shape == (19, 4)
     assert np.abs(found - wanted.numpy()).max() <= TOLERANCE * np.abs(wanted.numpy()).max()
 

@@ -141,9 +141,9 @@ def test_the_runtime_names_what_it_does_not_delegate():
 def test_run_model_quantizes_lays_out_and_dequantizes():
     images = np.random.default_rng(0).uniform(-2, 2, (5, 3, 8, 8)).astype(np.float32)
     done: list[int] = []
-    logits = run_model(small_net(), images, progress=done.append)
+    (logits,) = run_model(small_net(), images, progress=done.append)
     assert logits.shape == (5, 5) and sum(done) == 5
     steps = logits / np.float32(0.04)
     assert np.allclose(steps, np.rint(steps), atol=1e-3)
-    assert np.array_equal(logits, run_model(small_net(), images, workers=2))
+    assert np.array_equal(logits, run_model(small_net(), images, workers=2)[0])
     assert len(np.unique(logits, axis=0)) > 1

@@ -8,7 +8,8 @@ from ai_edge_litert import schema_py_generated as schema
 from tflite_files import File, small_net
 
 from edgekit.errors import ArtifactError
-from edgekit.runtimes.litert.run import dequantize_from, quantize_to, to_layout
+from edgekit.runtimes.layout import to_file, to_graph
+from edgekit.runtimes.litert.run import dequantize_from, quantize_to
 from edgekit.runtimes.runtime import run_model
 
 
@@ -34,11 +35,12 @@ def test_dequantization():
     assert dequantize_from(np.array([3, 5, -128], np.int8), _detail(np.int8)).tolist() == [0.0, 1.0, -65.5]
 
 
-def test_images_are_laid_out_as_the_file_wants():
-    image = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
-    rows = to_layout(image, (1, 2, 4, 3))
-    assert rows.flags["C_CONTIGUOUS"] and rows[0, 1, 2].tolist() == image[:, 1, 2].tolist()
-    assert to_layout(image, (1, 3, 2, 4)).shape == (1, 3, 2, 4)
+def test_pictures_are_laid_out_and_back():
+    image = np.arange(24, dtype=np.float32).reshape(1, 3, 2, 4)
+    rows = to_file(image, (0, 2, 3, 1))
+    assert rows.flags["C_CONTIGUOUS"] and rows[0, 1, 2].tolist() == image[0, :, 1, 2].tolist()
+    assert np.array_equal(to_graph(rows, (0, 2, 3, 1), image.shape), image)
+    assert np.array_equal(to_graph(rows[None], (0, 2, 3, 1), image.shape, stacked=True), image[None])
 
 
 def test_a_file_that_only_reshapes_returns_the_quantized_image():
@@ -49,11 +51,11 @@ def test_a_file_that_only_reshapes_returns_the_quantized_image():
     options.newShape = [1, 12]
     file.op("RESHAPE", [x, file.tensor("shape", (2,), "int32", data=[1, 12])], [y], options)
     images = np.random.default_rng(0).uniform(-3, 3, (4, 3, 2, 2)).astype(np.float32)
-    found = run_model(file.bytes([x], [y]), images)
+    (found,) = run_model(file.bytes([x], [y]), images)
     wanted = np.rint(images / 0.1).transpose(0, 2, 3, 1).reshape(4, 12) * 0.1
     assert np.allclose(found, wanted, atol=1e-5)
 
 
 def test_two_workers_answer_as_one():
     images = np.random.default_rng(0).uniform(-2, 2, (9, 3, 8, 8)).astype(np.float32)
-    assert np.array_equal(run_model(small_net(), images), run_model(small_net(), images, workers=2))
+    assert np.array_equal(*(run_model(small_net(), images, workers=n)[0] for n in (1, 2)))

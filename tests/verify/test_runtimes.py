@@ -33,22 +33,22 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_images_in_logits_out(name):
     done: list[int] = []
-    logits = run_model(FILES[name](), IMAGES, progress=done.append)
+    (logits,) = run_model(FILES[name](), IMAGES, progress=done.append)
     assert logits.shape == (5, 5) and logits.dtype == np.float32 and sum(done) == 5
     assert len(np.unique(logits, axis=0)) > 1
-    assert np.array_equal(logits, run_model(FILES[name](), IMAGES, workers=2))
-    taken, given = run_vector(FILES[name](), IMAGES[0])
+    assert np.array_equal(logits, run_model(FILES[name](), IMAGES, workers=2)[0])
+    taken, given = run_vector(FILES[name](), [IMAGES[0]])
     assert taken[0].shape[0] == 1 and given[0].size == 5
 
 
 def test_two_runtimes_compute_the_same_float_net():
-    first, second = run_model(float_onnx(), IMAGES), run_model(openvino_files(), IMAGES)
+    (first,), (second,) = run_model(float_onnx(), IMAGES), run_model(openvino_files(), IMAGES)
     assert np.allclose(first, second, atol=1e-4) and np.abs(first).max() > 0.1
 
 
 def test_two_runtimes_agree_on_the_same_integers():
-    first = run_model(int8_onnx(), IMAGES)
-    second = run_model(openvino_files(quantized=True), IMAGES)
+    (first,) = run_model(int8_onnx(), IMAGES)
+    (second,) = run_model(openvino_files(quantized=True), IMAGES)
     assert np.abs(first - second).max() <= 0.04 * 1.01  # one step of the output's grid
     assert np.allclose(first / 0.04, np.rint(first / 0.04), atol=1e-3)
 
@@ -154,9 +154,9 @@ def test_integer_inputs_and_outputs_are_converted_by_the_files_own_grids():
     file.node("Flatten", ["real"], "flat")
     file.node("QuantizeLinear", ["flat", *grid], "y")
     data = file.bytes([("y", TensorProto.UINT8, (1, 192))], [("x", TensorProto.UINT8, (1, 3, 8, 8))])
-    found = run_model(data, IMAGES)
+    (found,) = run_model(data, IMAGES)
     assert np.allclose(found, (np.rint(IMAGES / 0.1) * 0.1).reshape(5, -1), atol=1e-5)
-    taken, given = run_vector(data, IMAGES[0])
+    taken, given = run_vector(data, [IMAGES[0]])
     assert taken[0].dtype == given[0].dtype == np.uint8
 
 

@@ -14,6 +14,7 @@ import torch
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
+from edgekit.lower.ports import Port, Ports
 from edgekit.lower.tflite import lower, prepare
 from edgekit.quantize import annotate
 from edgekit.runtimes.tensorflow import run as checks
@@ -32,6 +33,7 @@ def _net(s: Sketch):
 
 NET = Case(_net)
 IMAGES = NET.images(6).numpy()
+NONE = Ports((Port("x", "x", (1, 8, 10, 12), (0, 2, 3, 1)),), ())
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +102,7 @@ def test_a_difference_is_seen(tensorflow: None, monkeypatch: pytest.MonkeyPatch)
 
 def test_without_tensorflow_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for call in (lambda: tensorflow_check(b"", IMAGES), lambda: run_saved_model("nowhere", IMAGES)):
+    for call in (lambda: tensorflow_check(b"", IMAGES), lambda: run_saved_model("nowhere", IMAGES, NONE)):
         with pytest.raises(UsageError, match=r"pip install 'edgekit\[tensorflow\]'$"):
             call()
 
@@ -109,18 +111,18 @@ def test_bad_input_is_refused_before_tensorflow_is_started(
     tensorflow: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checks, "_asked", lambda job: pytest.fail("TensorFlow was started"))
-    with pytest.raises(ArtifactError, match=r"images of shape \(8, 10, 12\) were given"):
+    with pytest.raises(ArtifactError, match=r"an image of shape \(10, 12\) was given"):
         tensorflow_check(_file("tflite-float32"), IMAGES[0])
     with pytest.raises(ArtifactError, match="not a TFLite file"):
         tensorflow_check(b"\0" * 64, IMAGES)
     with pytest.raises(ArtifactError, match=r"holds no saved_model\.pb"):
-        run_saved_model(tmp_path, IMAGES)
-    with pytest.raises(ArtifactError, match=r"images of shape \(0, 8, 10, 12\) were given"):
-        run_saved_model(tmp_path, np.zeros((0, 8, 10, 12)))
+        run_saved_model(tmp_path, IMAGES, NONE)
+    with pytest.raises(ArtifactError, match=r"inputs of shape \(0, 8, 10, 12\) were given"):
+        run_saved_model(tmp_path, np.zeros((0, 8, 10, 12)), NONE)
 
 
 def test_a_damaged_saved_model_is_one_line(tensorflow: None, tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").write_bytes(b"\xff" * 100)
     with pytest.raises(ArtifactError, match="TensorFlow ended with exit code 1") as error:
-        run_saved_model(tmp_path, IMAGES)
+        run_saved_model(tmp_path, IMAGES, NONE)
     assert "\n" not in str(error.value)

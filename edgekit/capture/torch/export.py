@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,6 +45,16 @@ def capture(
         except Exception as error:  # torch.export raises its internals' exceptions unwrapped
             raise CaptureError(f"[capture] torch.export cannot trace {name}: {_one_line(error)}") from error
     return import_program(program, name, example, reference)
+
+
+def parameters(module: torch.nn.Module) -> list[str]:
+    """Names of what the module's forward takes, in order; empty where it does not say."""
+    try:
+        known = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter.name for parameter in known if parameter.kind in named]
 
 
 def import_program(

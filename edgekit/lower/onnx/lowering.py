@@ -26,6 +26,7 @@ from edgekit.lower.onnx import (  # noqa: F401 (each fills the lowering table)
 )
 from edgekit.lower.onnx.context import CHECKS, LOWERINGS, Context
 from edgekit.lower.onnx.file import Tensor, pack
+from edgekit.lower.ports import Ports, ports_of
 from edgekit.targets import Target
 
 _LIMIT_BYTES = 2**31 - 2**20  # a protobuf message ends at 2 GiB; the structure takes the rest
@@ -51,6 +52,7 @@ class Lowered:
     tensors: value name -> name of the tensor that holds exactly this value: integers where it is quantized.
     operators: what the file runs, in order.
     inputs, outputs: names, in order.
+    ports: the tensors of the graph's inputs and outputs.
     """
 
     files: dict[str, bytes]
@@ -58,6 +60,7 @@ class Lowered:
     operators: tuple[LoweredOp, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    ports: Ports
 
 
 def supported(target: Target) -> frozenset[str]:
@@ -101,10 +104,11 @@ def lower(
     ctx.run()
     ctx.node, ctx.node_index = None, -1
     producers = graph.producers()
-    outputs: list[Tensor] = []
+    given: dict[Value, Tensor] = {}
     for value in dict.fromkeys(graph.outputs):
         ctx.node = producers.get(value)
-        outputs.append(_output(ctx, value))
+        given[value] = _output(ctx, value)
+    outputs = list(given.values())
     tensors = {v.name: ctx.renamed.get(t, t) for v, t in {**ctx.floats, **ctx.integers}.items()}
     probes = [_probe(ctx, graph.value(name), tensors) for name in outputs_also]
     taken = {t.name for t in outputs}
@@ -128,6 +132,7 @@ def lower(
         ),
         inputs=tuple(tensor.name for tensor in inputs),
         outputs=tuple(tensor.name for tensor in outputs),
+        ports=ports_of(graph, lambda v: v.name, lambda v: given[v].name, channels_last=False),
     )
 
 

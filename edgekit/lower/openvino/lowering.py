@@ -22,6 +22,7 @@ from edgekit.lower.openvino import (  # noqa: F401 (each fills the lowering tabl
 from edgekit.lower.openvino.context import CHECKS, LOWERINGS, Context, LoweredOp
 from edgekit.lower.openvino.file import pack
 from edgekit.lower.openvino.runtime import openvino
+from edgekit.lower.ports import Ports, ports_of
 from edgekit.targets import Target
 
 
@@ -32,6 +33,7 @@ class Lowered:
     tensors: value name -> name of the tensor that holds exactly this value, rounded where it is quantized.
     operators: what the file holds, in order.
     inputs, outputs: names, in order.
+    ports: the tensors of the graph's inputs and outputs.
     """
 
     files: dict[str, bytes]
@@ -39,6 +41,7 @@ class Lowered:
     operators: tuple[LoweredOp, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    ports: Ports
 
 
 def supported(target: Target) -> frozenset[str]:
@@ -107,6 +110,9 @@ def lowered(ctx: Context, model: Any, files: dict[str, bytes]) -> Lowered:
         operators=tuple(ctx.operators),
         inputs=tuple(value.name for value in graph.inputs),
         outputs=tuple(ctx.tensors.get(value.name, value.name) for value in dict.fromkeys(graph.outputs)),
+        ports=ports_of(
+            graph, lambda v: v.name, lambda v: ctx.tensors.get(v.name, v.name), channels_last=False
+        ),
     )
 
 

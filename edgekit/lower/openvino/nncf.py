@@ -5,7 +5,7 @@ NNCF chooses ranges, placement and bias corrections by its defaults; nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib import import_module
@@ -24,13 +24,14 @@ from edgekit.targets import Target
 
 
 def quantize_with_nncf(
-    graph: Graph, target: Target, images: Iterable[np.ndarray], **settings: Any
+    graph: Graph, target: Target, images: Iterable[Sequence[np.ndarray]], **settings: Any
 ) -> Lowered:
     """The int8 files that `nncf.quantize` makes of a float graph.
 
     Args:
         graph: after the float passes; its annotations are ignored.
-        images: calibration inputs, float32 (C, H, W) or (1, C, H, W) each; all of them are used.
+        images: calibration inputs, one float32 array an input of the graph, (C, H, W) or (1, C, H, W); all
+            of them are used.
         settings: further arguments of `nncf.quantize`, such as preset or fast_bias_correction.
     Raises: UsageError when a package is missing, DataError without images or for one of another shape.
     """
@@ -47,11 +48,16 @@ def quantize_with_nncf(
     return lowered(ctx, made, pack(made))
 
 
-def _sample(graph: Graph, image: np.ndarray) -> np.ndarray:
-    shape = graph.inputs[0].shape
-    if image.shape not in (shape, shape[1:]):
-        raise DataError(f"[quantize] nncf: an image of shape {image.shape} was given: {shape[1:]} is needed")
-    return np.ascontiguousarray(image.reshape(shape), np.float32)
+def _sample(graph: Graph, image: Sequence[np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...]:
+    found = []
+    for value, array in zip(graph.inputs, image, strict=True):
+        shape = value.shape
+        if array.shape not in (shape, shape[1:]):
+            raise DataError(
+                f"[quantize] nncf: an image of shape {array.shape} was given: {shape[1:]} is needed"
+            )
+        found.append(np.ascontiguousarray(array.reshape(shape), np.float32))
+    return found[0] if len(found) == 1 else tuple(found)
 
 
 def _name_in_order(model: Any, own: dict[str, LoweredOp]) -> list[LoweredOp]:

@@ -28,6 +28,8 @@ from edgekit.errors import ArtifactError, UnsupportedError, UsageError
 from edgekit.graph.ir import Graph, Value
 from edgekit.graph.run import run
 from edgekit.lower import tflite
+from edgekit.lower.ports import Ports, ports_of
+from edgekit.lower.savedmodel.module import identifier
 from edgekit.lower.savedmodel.operators import OPERATORS, SHAPED_BY_RESULT
 from edgekit.lower.savedmodel.program import Program, Shape, Step, Tensor
 from edgekit.lower.tflite import LoweredOp, RemainingTranspose
@@ -50,6 +52,7 @@ class Lowered:
     certificate: every transposition that is left.
     operators: the steps of the serving function, in order.
     batchable: whether the model takes any number of images, or one at a time.
+    ports: the signature's keys of the graph's inputs and outputs.
     """
 
     files: dict[str, bytes]
@@ -60,6 +63,7 @@ class Lowered:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     batchable: bool
+    ports: Ports
 
 
 def _float(target: Target) -> Target:
@@ -89,19 +93,24 @@ def lower(graph: Graph, target: Target, *, io_dtype: str | None = None) -> Lower
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(f"[target] {target.name} needs TensorFlow: pip install 'edgekit[tensorflow]'")
     program, lowered = program_of(graph, target)
-    values = [*graph.inputs, *graph.outputs]
-    keys = dict(
-        zip((v.name for v in values), (key for key, _ in (*program.inputs, *program.outputs)), strict=False)
-    )
+    taken = dict(zip(graph.inputs, (key for key, _ in program.inputs), strict=True))
+    given = dict(zip(dict.fromkeys(graph.outputs), (key for key, _ in program.outputs), strict=True))
+    values = [*taken, *given]
     return Lowered(
         files=_written(program),
-        tensors=keys,
+        tensors={value.name: key for value, key in (*taken.items(), *given.items())},
         layouts={v.name: (0, 2, 3, 1) if len(v.shape) == 4 else tuple(range(len(v.shape))) for v in values},
         certificate=lowered.certificate,
         operators=lowered.operators,
         inputs=tuple(key for key, _ in program.inputs),
         outputs=tuple(key for key, _ in program.outputs),
         batchable=program.batchable,
+        ports=ports_of(
+            graph,
+            lambda v: identifier(taken[v]),
+            lambda v: given[v],
+            channels_last=True,
+        ),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import edgekit
 from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.lower import table
+from edgekit.lower.ports import Ports, ports_of
 from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
     activation,
     attention,
@@ -43,6 +44,7 @@ class Lowered:
     certificate: every TRANSPOSE that is left.
     operators: what the file runs, in order; node_index -1 for conversions at the edges.
     inputs, outputs: the signature's names, in order.
+    ports: the tensors of the graph's inputs and outputs.
     """
 
     data: bytes
@@ -52,6 +54,7 @@ class Lowered:
     operators: tuple[LoweredOp, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    ports: Ports
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -116,7 +119,13 @@ def lower(
         ),
         inputs=tuple(key for key, _ in inputs),
         outputs=tuple(key for key, _ in outputs),
+        ports=_ports(graph, inputs, outputs),
     )
+
+
+def _ports(graph: Graph, inputs: list[tuple[str, Tensor]], outputs: list[tuple[str, Tensor]]) -> Ports:
+    taken, given = dict(inputs), dict(outputs)
+    return ports_of(graph, lambda v: taken[_key(v)].name, lambda v: given[_key(v)].name, channels_last=True)
 
 
 def _exact(value: Value, tensor: Tensor) -> bool:

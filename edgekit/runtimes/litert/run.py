@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from edgekit.errors import ArtifactError
 from edgekit.lower.tflite.expose import with_outputs
 from edgekit.lower.tflite.reader import read_model
-from edgekit.runtimes.sources import ModelFile, Source, open_source
+from edgekit.runtimes.sources import ModelFile, Slot, Source, open_source
 
 _INTEGERS = {np.dtype(np.int8), np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.int32)}
 _STDERR = threading.Lock()
@@ -95,28 +95,17 @@ def quantize_to(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
 def dequantize_from(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     """The real values a tensor's integers stand for, float32."""
     scale, zero_point = detail["quantization"]
-    if values.dtype not in _INTEGERS or not scale:
+    if values.dtype.kind in "iub" and not scale:
+        return values
+    if values.dtype not in _INTEGERS:
         return values.astype(np.float32)
     return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
-def to_layout(item: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """One input without its batch dimension as the file takes it: an image (C, H, W) as (1, H, W, C)."""
-    wanted = tuple(int(size) for size in shape)
-    if item.ndim == 3 and wanted == (1, *item.shape[1:], item.shape[0]):
-        return np.ascontiguousarray(item.transpose(1, 2, 0)[None])
-    if wanted == (1, *item.shape):
-        return item[None]
-    raise ArtifactError(f"input: an image of shape {item.shape} was given: the file takes {wanted}")
-
-
-def infer(interpreter: Any, image: np.ndarray) -> None:
-    """Run one float input (C, H, W), quantized and laid out as the file wants, through an interpreter."""
-    details = interpreter.get_input_details()
-    if len(details) != 1:
-        raise ArtifactError(f"the file takes {len(details)} inputs: one image input is needed")
-    taken = details[0]
-    interpreter.set_tensor(taken["index"], quantize_to(to_layout(image, taken["shape"]), taken))
+def infer(interpreter: Any, arrays: Sequence[np.ndarray]) -> None:
+    """Run one float array an input, in the file's order and layout, quantized as the file wants."""
+    for taken, array in zip(interpreter.get_input_details(), arrays, strict=True):
+        interpreter.set_tensor(taken["index"], quantize_to(array, taken))
     try:
         interpreter.invoke()
     except RuntimeError as error:
@@ -125,25 +114,35 @@ def infer(interpreter: Any, image: np.ndarray) -> None:
 
 
 class Runner:
-    """One interpreter that images go through."""
+    """One interpreter that images go through; arrays are float, in the file's order and layout."""
 
     def __init__(self, file: ModelFile, threads: int = 1) -> None:
         self.interpreter = open_interpreter(file, threads=threads)
+        self.inputs, self.outputs = slots(self.interpreter)
 
-    def raw(self, image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def raw(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The input tensors as the model takes them, the outputs as it gives them."""
-        infer(self.interpreter, image)
+        infer(self.interpreter, arrays)
         taken, given = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         read = self.interpreter.get_tensor
         return [read(detail["index"]) for detail in taken], [read(detail["index"]) for detail in given]
 
-    def real(self, image: np.ndarray) -> list[np.ndarray]:
-        """The outputs as float32, dequantized by the file's own scales."""
-        infer(self.interpreter, image)
+    def real(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs as float32, dequantized by the file's own scales; numbers without one stay integers."""
+        infer(self.interpreter, arrays)
         return [
             dequantize_from(self.interpreter.get_tensor(detail["index"]), detail)
             for detail in self.interpreter.get_output_details()
         ]
+
+
+def slots(interpreter: Any) -> tuple[list[Slot], list[Slot]]:
+    """Names and shapes of the file's inputs and outputs, in its order."""
+
+    def read(details: list[dict[str, Any]]) -> list[Slot]:
+        return [Slot(d["name"], tuple(int(size) for size in d["shape"])) for d in details]
+
+    return read(interpreter.get_input_details()), read(interpreter.get_output_details())
 
 
 def settings(threads: int = 1) -> dict[str, Any]:
@@ -151,17 +150,19 @@ def settings(threads: int = 1) -> dict[str, Any]:
     return {"delegate": "XNNPACK", "threads": threads}
 
 
-def read_values(file: ModelFile, names: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
-    """Inner tensors by name over images: float32 (N, *the tensor's shape in the file), dequantized."""
+def read_values(
+    file: ModelFile, names: Sequence[str], rows: Iterable[Sequence[np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Inner tensors by name over rows of inputs: float32 (N, *the tensor's shape in the file)."""
     read_model(file.data, file.where)
     interpreter = open_interpreter(with_outputs(file.data, names))
     details = {detail["name"]: detail for detail in interpreter.get_output_details()}
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for image in images:
-        infer(interpreter, image)
-        for name, rows in found.items():
-            rows.append(dequantize_from(interpreter.get_tensor(details[name]["index"]), details[name]))
-    return {name: np.stack(rows) for name, rows in found.items()}
+    for arrays in rows:
+        infer(interpreter, arrays)
+        for name, values in found.items():
+            values.append(dequantize_from(interpreter.get_tensor(details[name]["index"]), details[name]))
+    return {name: np.stack(values) for name, values in found.items()}
 
 
 def version() -> str:

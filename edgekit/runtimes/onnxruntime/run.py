@@ -6,14 +6,14 @@ burns a core while it waits slows the others down.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.lower.onnx.reader import OnnxModel, read_model, with_outputs
-from edgekit.runtimes.sources import ModelFile
+from edgekit.runtimes.sources import ModelFile, Slot
 
 _INTEGERS = ("int8", "uint8", "int16", "uint16")
 _ERRORS_ONLY = 3
@@ -74,44 +74,39 @@ def open_session(data: bytes, where: str, threads: int = 1, **options: Any) -> A
 
 
 class Runner:
-    """One session that images go through."""
+    """One session that images go through; arrays are float, in the file's order and layout."""
 
     def __init__(self, file: ModelFile, threads: int = 1) -> None:
         model = read_model(file.data, where=file.where)
-        if len(model.inputs) != 1:
-            raise ArtifactError(
-                f"{file.where}: the file takes {len(model.inputs)} inputs: one image input is needed"
-            )
-        self.taken = model.inputs[0]
-        self.grid = grid_of(model, self.taken.name) if self.taken.dtype in _INTEGERS else None
-        self.grids = {o.name: grid_of(model, o.name) for o in model.outputs if o.dtype in _INTEGERS}
-        self.names = [output.name for output in model.outputs]
+        self.inputs = [Slot(t.name, tuple(t.shape)) for t in model.inputs]
+        self.outputs = [Slot(t.name, tuple(t.shape)) for t in model.outputs]
+        self.dtypes = [t.dtype for t in model.inputs]
+        held = [*model.inputs, *model.outputs]
+        self.grids = {t.name: grid_of(model, t.name) for t in held if t.dtype in _INTEGERS}
         self.session = open_session(file.data, file.where, threads)
 
-    def raw(self, image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def raw(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The input tensors as the model takes them, the outputs as it gives them."""
-        x = self._input(image)
-        return [x], self.session.run(None, {self.taken.name: x})
+        taken = self.feed(arrays)
+        return list(taken.values()), self.session.run(None, taken)
 
-    def real(self, image: np.ndarray) -> list[np.ndarray]:
-        """The outputs as float32, dequantized by the file's own scales."""
-        given = self.session.run(None, {self.taken.name: self._input(image)})
-        return [
-            self.grids[name].real(array) if name in self.grids else array.astype(np.float32)
-            for name, array in zip(self.names, given, strict=True)
-        ]
+    def real(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs as float32, dequantized by the file's own scales; plain integers stay what they are."""
+        given = self.session.run(None, self.feed(arrays))
+        return [self._real(slot.name, array) for slot, array in zip(self.outputs, given, strict=True)]
 
-    def _input(self, image: np.ndarray) -> np.ndarray:
-        batch = np.asarray(image, np.float32)[None]
-        wanted = self.taken.shape
-        fits = len(wanted) == batch.ndim and all(
-            w in (-1, n) for w, n in zip(wanted, batch.shape, strict=True)
-        )
-        if not fits:
-            raise ArtifactError(f"input: an image of shape {image.shape} was given: the file takes {wanted}")
-        if self.grid is not None:
-            return self.grid.stored(batch, self.taken.dtype)
-        return batch.astype(self.taken.dtype)
+    def _real(self, name: str, array: np.ndarray) -> np.ndarray:
+        if name in self.grids:
+            return self.grids[name].real(array)
+        return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+    def feed(self, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The session's inputs by name."""
+        taken = {}
+        for slot, dtype, array in zip(self.inputs, self.dtypes, arrays, strict=True):
+            grid = self.grids.get(slot.name)
+            taken[slot.name] = grid.stored(array, dtype) if grid is not None else array.astype(dtype)
+        return taken
 
 
 def grid_of(model: OnnxModel, name: str) -> Grid:
@@ -127,8 +122,10 @@ def grid_of(model: OnnxModel, name: str) -> Grid:
     raise ArtifactError(f"tensor {name!r}: integers without a scale: a conversion beside it is needed")
 
 
-def read_values(file: ModelFile, names: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
-    """Inner tensors by name over images: float32 (N, *the tensor's shape in the file), dequantized.
+def read_values(
+    file: ModelFile, names: Sequence[str], rows: Iterable[Sequence[np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Inner tensors by name over rows of inputs: float32 (N, *the tensor's shape in the file), dequantized.
 
     A float tensor that the file quantizes is read as the integers behind its QuantizeLinear: asking for the
     float itself would take the operator apart that the runtime fuses.
@@ -142,13 +139,13 @@ def read_values(file: ModelFile, names: Sequence[str], images: np.ndarray) -> di
     session = open_session(probe.data, file.where)
     wanted = [held for held, _ in asked.values()]
     found: dict[str, list[np.ndarray]] = {name: [] for name in asked}
-    for image in images:
-        given = session.run(wanted, {runner.taken.name: runner._input(image)})
+    for arrays in rows:
+        given = session.run(wanted, runner.feed(arrays))
         for (name, (held, grid)), array in zip(asked.items(), given, strict=True):
             if grid is None and array.dtype.name in _INTEGERS:
                 grid = grid_of(model, held)
             found[name].append(grid.real(array) if grid else array.astype(np.float32))
-    return {name: np.stack(rows) for name, rows in found.items()}
+    return {name: np.stack(values) for name, values in found.items()}
 
 
 def _held_as(model: OnnxModel, names: Sequence[str]) -> Mapping[str, tuple[str, Grid | None]]:

@@ -6,13 +6,13 @@ not be float32. Threads are not pinned to cores, so that several runtimes can sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.runtimes.sources import ModelFile
+from edgekit.runtimes.sources import ModelFile, Slot
 
 
 def settings(threads: int = 1) -> dict[str, Any]:
@@ -50,45 +50,31 @@ def compile_network(file: ModelFile, model: Any, threads: int = 1, **properties:
 
 
 class Runner:
-    """One compiled model that images go through."""
+    """One compiled model that images go through; arrays are float, in the file's order and layout."""
 
     def __init__(self, file: ModelFile, threads: int = 1) -> None:
         self.model = read_network(file)
-        if len(self.model.inputs) != 1:
-            raise ArtifactError(
-                f"{file.where}: the file takes {len(self.model.inputs)} inputs: one image input is needed"
-            )
         self._start(file, self.model, threads)
 
     def _start(self, file: ModelFile, model: Any, threads: int) -> None:
         self.compiled = compile_network(file, model, threads)
         self.request = self.compiled.create_infer_request()
-        entry = self.compiled.inputs[0]
-        self.dtype = np.dtype(entry.get_element_type().to_dtype())
-        self.dims = [None if d.is_dynamic else d.get_length() for d in entry.get_partial_shape()]
-        if self.dtype.kind != "f":
-            raise ArtifactError(f"{file.where}: the input is {self.dtype}: a float input is needed")
+        self.dtypes = [np.dtype(entry.get_element_type().to_dtype()) for entry in self.compiled.inputs]
+        self.inputs = list(map(_slot, self.model.inputs))
+        self.outputs = list(map(_slot, self.model.outputs))
+        for dtype in self.dtypes:
+            if dtype.kind != "f":
+                raise ArtifactError(f"{file.where}: the input is {dtype}: a float input is needed")
 
-    def raw(self, image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    def raw(self, arrays: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The input tensors as the model takes them, the outputs as it gives them."""
-        x = self._input(image)
-        self.request.infer([x])
-        return [x], [tensor.data.copy() for tensor in self.request.output_tensors]
+        taken = [np.ascontiguousarray(a, dtype) for a, dtype in zip(arrays, self.dtypes, strict=True)]
+        self.request.infer(taken)
+        return taken, [tensor.data.copy() for tensor in self.request.output_tensors]
 
-    def real(self, image: np.ndarray) -> list[np.ndarray]:
-        """The outputs as float32."""
-        return [array.astype(np.float32) for array in self.raw(image)[1]]
-
-    def _input(self, image: np.ndarray) -> np.ndarray:
-        batch = np.ascontiguousarray(np.asarray(image)[None], self.dtype)
-        fits = len(self.dims) == batch.ndim and all(
-            d in (None, n) for d, n in zip(self.dims, batch.shape, strict=True)
-        )
-        if not fits:
-            raise ArtifactError(
-                f"input: an image of shape {image.shape} was given: the file takes {tuple(self.dims)}"
-            )
-        return batch
+    def real(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs as float32; integers stay what they are."""
+        return [a.astype(np.float32) if a.dtype.kind == "f" else a for a in self.raw(arrays)[1]]
 
 
 class _Probe(Runner):
@@ -104,18 +90,27 @@ class _Probe(Runner):
         self._start(file, self.model, 1)
 
 
-def read_values(file: ModelFile, names: Sequence[str], images: np.ndarray) -> dict[str, np.ndarray]:
-    """Inner values by tensor or operator name over images: float32 (N, *the value's shape in the file).
+def read_values(
+    file: ModelFile, names: Sequence[str], rows: Iterable[Sequence[np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Inner values by tensor or operator name over rows of inputs: float32 (N, *the shape in the file).
 
     A value that the file quantizes is read behind its FakeQuantize.
     """
     probe = _Probe(file, names)
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for image in images:
-        given = probe.real(image)
+    for arrays in rows:
+        given = probe.real(arrays)
         for name, place in probe.places.items():
             found[name].append(given[place])
-    return {name: np.stack(rows) for name, rows in found.items()}
+    return {name: np.stack(values) for name, values in found.items()}
+
+
+def _slot(entry: Any) -> Slot:
+    """By the tensor's names; by the operator's, where the file gives the tensor none."""
+    names = sorted(entry.get_names()) or [entry.get_node().get_friendly_name()]
+    shape = tuple(-1 if d.is_dynamic else d.get_length() for d in entry.get_partial_shape())
+    return Slot(names[0], shape, tuple(names[1:]))
 
 
 def _held_as(model: Any, names: Sequence[str]) -> dict[str, Any]:

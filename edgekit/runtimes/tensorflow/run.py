@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import ArtifactError, UsageError
+from edgekit.lower.ports import Ports
+from edgekit.runtimes.layout import to_file, to_graph
 from edgekit.runtimes.litert.run import Runner
-from edgekit.runtimes.runtime import Source, open_source
+from edgekit.runtimes.runtime import Inputs, Source, as_inputs, laid_out, open_source
 
 _TIMEOUT_S = 900
 
@@ -44,7 +46,7 @@ class OutputCheck:
 @dataclass(frozen=True)
 class TensorflowCheck:
     """max_lsb: over every output and set of kernels, None where no output is an integer. agreement: the share
-    of images whose first output has its largest entry at the same place under every set of kernels.
+    of images whose outputs all have their largest entry at the same place under every set of kernels.
     """
 
     max_lsb: int | None
@@ -68,23 +70,23 @@ class TensorflowCheck:
         )
 
 
-def tensorflow_check(source: Source, images: np.ndarray) -> TensorflowCheck:
+def tensorflow_check(source: Source, inputs: Inputs, ports: Ports | None = None) -> TensorflowCheck:
     """Hold a .tflite file under TensorFlow's own interpreter against LiteRT.
 
     Args:
         source: path or bytes of a .tflite file.
-        images: float32 (N, C, H, W), N at least 1.
+        inputs, ports: as for `run_model`, N at least 1.
     Raises: UsageError where TensorFlow is not installed, ArtifactError for a file or images that cannot run.
     """
     require_tensorflow()
-    images = np.asarray(images, np.float32)
-    if images.ndim != 4 or not len(images):
-        raise ArtifactError(
-            f"images of shape {images.shape} were given: (N, C, H, W) is needed, N at least 1"
-        )
+    arrays = _some(inputs)
+    count = len(arrays[0])
     file = open_source(source)
     runner = Runner(file)
-    vectors = [runner.raw(image) for image in images]
+    vectors = [
+        runner.raw(laid_out(runner.inputs, [array[i : i + 1] for array in arrays], ports))
+        for i in range(count)
+    ]
     job = {"task": "interpreter", "data": file.data, "inputs": [taken for taken, _ in vectors]}
     answer = _asked(job)
     wanted = [given for _, given in vectors]
@@ -93,43 +95,53 @@ def tensorflow_check(source: Source, images: np.ndarray) -> TensorflowCheck:
         for kernels, found in answer["outputs"].items()
         for i in range(len(wanted[0]))
     )
-    top = [given[0].argmax() for given in wanted]
     same = [
-        all(found[n][0].argmax() == best for found in answer["outputs"].values())
-        for n, best in enumerate(top)
+        all(
+            found[n][i].argmax() == output.argmax()
+            for found in answer["outputs"].values()
+            for i, output in enumerate(given)
+        )
+        for n, given in enumerate(wanted)
     ]
     return TensorflowCheck(
         max_lsb=max((row.max_lsb for row in rows if row.max_lsb is not None), default=None),
         agreement=float(np.mean(same)),
         max_relative_error=max(row.max_relative_error for row in rows),
-        images=len(images),
+        images=count,
         outputs=rows,
         tensorflow=answer["version"],
         litert=version("ai-edge-litert"),
     )
 
 
-def run_saved_model(directory: str | os.PathLike[str], images: np.ndarray) -> np.ndarray:
-    """The first output of a SavedModel's serving_default over many images.
+def run_saved_model(directory: str | os.PathLike[str], inputs: Inputs, ports: Ports) -> list[np.ndarray]:
+    """Every output of a SavedModel's serving_default over many images.
 
     Args:
         directory: where saved_model.pb lies.
-        images: float32 (N, C, H, W), N at least 1; the model takes them as (N, H, W, C).
-    Returns: float32 (N, K).
+        inputs: float32, one array an input, (N, ...), N at least 1. ports: those of the lowering.
+    Returns: one array an output, in the graph's order and layout: (N, *what belongs to one image).
     Raises: UsageError where TensorFlow is not installed, ArtifactError for a directory that holds no model.
     """
     require_tensorflow()
-    images = np.asarray(images, np.float32)
-    if images.ndim != 4 or not len(images):
-        raise ArtifactError(
-            f"images of shape {images.shape} were given: (N, C, H, W) is needed, N at least 1"
-        )
+    arrays = _some(inputs)
     if not (Path(directory) / "saved_model.pb").is_file():
         raise ArtifactError(f"{directory}: holds no saved_model.pb: the directory of a SavedModel is needed")
-    given = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-    answer = _asked({"task": "saved_model", "directory": str(directory), "images": given})
-    first = next(iter(answer["outputs"].values()))
-    return first.reshape(len(images), -1).astype(np.float32)
+    given = {port.name: to_file(array, port.layout) for port, array in zip(ports.inputs, arrays, strict=True)}
+    answer = _asked({"task": "saved_model", "directory": str(directory), "inputs": given})["outputs"]
+    found = []
+    for port in ports.outputs:
+        rows = answer[port.name]  # images one after the other along its first dimension
+        rows = to_graph(rows, port.layout, (len(rows), *port.shape[1:])) if port.shape else rows
+        found.append(rows.reshape(len(arrays[0]), *port.row))
+    return found
+
+
+def _some(inputs: Inputs) -> list[np.ndarray]:
+    arrays = as_inputs(inputs)
+    if not len(arrays[0]):
+        raise ArtifactError(f"inputs of shape {arrays[0].shape} were given: N at least 1")
+    return arrays
 
 
 def require_tensorflow() -> None:

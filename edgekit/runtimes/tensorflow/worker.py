@@ -2,8 +2,8 @@
 
 `python -m edgekit.runtimes.tensorflow.worker < JOB` takes a pickled dict and writes a pickled one:
 
-    {"task": "saved_model", "directory", "images" (N, ...)}        -> {"version", "outputs": key -> (N, ...)}
-    {"task": "interpreter", "data", "inputs" [[array, ...], ...]}  -> {"version", "outputs": kernels -> rows}
+    {"task": "saved_model", "directory", "inputs": key -> (N, ...)} -> {"version", "outputs": key -> (N, ...)}
+    {"task": "interpreter", "data", "inputs" [[array, ...], ...]}   -> {"version", "outputs": kernels -> rows}
 
 Why a process of its own: TensorFlow loaded before torchvision ends the process, since both bring LLVM, and
 in which order a build loads them must not matter. What TensorFlow says on standard error (log lines, the
@@ -24,13 +24,14 @@ KERNELS = {"default": "AUTO", "reference": "BUILTIN_REF"}
 
 
 def saved_model(tf: Any, job: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The outputs of serving_default for images as the model takes them, by signature key."""
+    """The outputs of serving_default for inputs as the model takes them, by signature key."""
     signature = tf.saved_model.load(job["directory"]).signatures["serving_default"]
-    ((key, spec),) = signature.structured_input_signature[1].items()
-    size = BATCH if spec.shape[0] is None else 1
-    images = job["images"]
-    rows = [signature(**{key: tf.constant(images[i : i + size])}) for i in range(0, len(images), size)]
-    return {name: np.concatenate([row[name].numpy() for row in rows]) for name in rows[0]}
+    specs, inputs = signature.structured_input_signature[1], job["inputs"]
+    size = BATCH if all(spec.shape[0] is None for spec in specs.values()) else 1
+    rows = []
+    for i in range(0, len(next(iter(inputs.values()))), size):
+        rows.append(signature(**{key: tf.constant(inputs[key][i : i + size]) for key in specs}))
+    return {name: np.concatenate([np.atleast_1d(row[name].numpy()) for row in rows]) for name in rows[0]}
 
 
 def interpreter(tf: Any, job: dict[str, Any]) -> dict[str, list[list[np.ndarray]]]:
