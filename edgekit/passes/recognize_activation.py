@@ -3,7 +3,6 @@
 x * sigmoid(x)                    -> silu(x)
 x * hardsigmoid(x)                -> hardswish(x)
 relu6(x + 3) / 6, * (1/6)         -> hardsigmoid(x)
-x * (1/6) + 1/2, on a grid that ends at 0 and 1, as in a quantized file -> hardsigmoid(x)
 x * relu6(x + 3) / 6              -> hardswish(x)     (through the line above)
 x * (1/6) * relu6(x + 3)          is left alone: no library writes it
 """
@@ -16,7 +15,7 @@ GATES = {"sigmoid": "silu", "hardsigmoid": "hardswish"}
 
 
 def recognize_activation(graph: Graph) -> int:
-    return _hardsigmoid(graph) + _clipped_by_its_grid(graph) + _gated(graph)
+    return _hardsigmoid(graph) + _gated(graph)
 
 
 def _number(value: Value | None) -> float | None:
@@ -66,27 +65,6 @@ def _product(producers: dict[Value, Node], product: Node, node: Node) -> int:
             node.op, node.inputs, node.attrs = "hardswish", [x], {}
             return 1
     return 0
-
-
-def _clipped_by_its_grid(graph: Graph) -> int:
-    producers = graph.producers()
-    found = 0
-    for node in graph.nodes:
-        product = producers.get(node.inputs[0]) if node.op == "add" else None  # type: ignore[arg-type]
-        if product is None or product.op != "mul" or product.attrs.get("activation"):
-            continue
-        x, factor = product.inputs[0], _number(product.inputs[1])
-        if not factor or abs(1 / factor - 6.0) > 1e-4 or _number(node.inputs[1]) != 0.5:
-            continue
-        if x is not None and x.shape == node.output.shape and _ends_at_zero_and_one(node):
-            node.op, node.inputs, node.attrs = "hardsigmoid", [x], {}
-            found += 1
-    return found
-
-
-def _ends_at_zero_and_one(node: Node) -> bool:
-    low, high = node.output.range or (0.0, 0.0)
-    return node.output.quant is not None and max(abs(low), abs(high - 1.0)) < 1e-4
 
 
 def _gated(graph: Graph) -> int:

@@ -612,27 +612,6 @@ def test_new_constant_takes_over_a_name_only_when_it_is_free() -> None:
 
 
 # files that were quantized elsewhere
-def line_to_half(high: float | None) -> Graph:
-    """x/6 + 1/2, on a grid from 0 to `high`."""
-    graph = captured(lambda m, x: x * (1 / 6) + 0.5, X)
-    if high is not None:
-        graph.outputs[0].quant, graph.outputs[0].range = QuantParams((high / 255,), (-128,)), (0.0, high)
-    return graph
-
-
-def test_a_line_that_its_grid_clips_is_a_hardsigmoid() -> None:
-    graph = line_to_half(1.0)
-    assert recognize_activation(graph) == 1 and graph.remove_dead() == 1
-    assert ops(graph) == ["hardsigmoid"]
-    torch.testing.assert_close(outputs(graph, X * 4)[0], F.hardsigmoid(X * 4))
-
-
-@pytest.mark.parametrize("high", [None, 1.5])
-def test_a_line_that_nothing_clips_at_one_stays_a_line(high: float | None) -> None:
-    graph = line_to_half(high)
-    assert recognize_activation(graph) == 0 and ops(graph) == ["mul", "add"]
-
-
 @pytest.mark.parametrize(
     ("rewrite", "fn"),
     [

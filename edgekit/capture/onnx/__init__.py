@@ -8,6 +8,7 @@ against a runtime's answers.
     registry        the table of importers          convolution   convolutions, products, normalisation
     file            reading and refusing files      activation    activations, arithmetic
     quantization    Q/DQ pairs                      pooling, movement, resize
+    saturation      activations folded into Q
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgekit.capture.onnx.file import OnnxFile, read
 from edgekit.capture.onnx.file import nodes as nodes_of
 from edgekit.capture.onnx.quantization import Quantized, fake_quantize, filled
 from edgekit.capture.onnx.registry import IMPORTERS, OnnxNode, Unsupported
+from edgekit.capture.onnx.saturation import restore_activations
 from edgekit.capture.prove import RELATIVE_TOLERANCE, find_batchable, relative_error
 from edgekit.errors import CaptureError, GraphError
 from edgekit.graph.check import check
@@ -48,7 +50,9 @@ def import_onnx(file: OnnxFile, resolution: int | None = None) -> Graph:
     Returns: a checked Graph, not yet proven; `quant` and `range` are set where the file quantizes.
     Raises: CaptureError naming every operator that cannot be imported and its node, or the open dimension.
     """
-    graph = Importer(file, resolution).graph
+    importer = Importer(file, resolution)
+    graph = importer.graph
+    restore_activations(graph, importer.saturated)
     _join_bias(graph)
     graph.remove_dead()
     try:
@@ -130,6 +134,7 @@ class Importer:
         self.constant_names = {id(array): name for name, array in file.initializers.items()}
         self.parameters: dict[int, QuantParams] = {}
         self.turned: dict[int, np.ndarray] = {}
+        self.saturated: list[Value] = []  # what a QuantizeLinear reads
         self.producers: dict[Value, Node] = {}
         self.keep_alive: list[Any] = []
         self.node = OnnxNode("", "", (), ())

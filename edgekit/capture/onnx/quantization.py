@@ -52,6 +52,7 @@ def quantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any 
     if x.quant not in (None, params):
         raise Unsupported("two quantizations of one tensor")
     x.quant, x.range = params, span(params)
+    imp.saturated.append(x)
     return Quantized(x)
 
 
