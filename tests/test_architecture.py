@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.runtimes": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.verify"},
     "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.runtimes"},
     "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
+    "edgekit.pipeline.cache_limit": {"edgekit.errors"},
     "edgekit.pipeline.recipe": {"edgekit.errors", "edgekit.targets"},
     "edgekit.bundle": {"edgekit.errors", "edgekit.files"},
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.files"},

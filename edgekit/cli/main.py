@@ -28,6 +28,7 @@ MOUNTED = {
     "history": "edgekit.cli.history",
     "compare": "edgekit.cli.history",
     "farm": "edgekit.cli.farm",
+    "cache": "edgekit.cli.cache",
 }
 
 
@@ -118,6 +119,12 @@ def build(
         bool, typer.Option("--trust", help="Allow pickled content in the files given; it can run any code.")
     ] = False,
     cache: Annotated[Path | None, typer.Option(help="Stage results; default $EDGEKIT_CACHE.")] = None,
+    cache_limit: Annotated[
+        str | None,
+        typer.Option(
+            help='What the cache may hold: "2GB", "5%", "off"; default 10GB or a tenth of the disk.'
+        ),
+    ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Redo every stage.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -141,6 +148,7 @@ def build(
             "max_undelegated": 0 if no_fallback else None,
         },
         "device": {"profile": latency, "threads": threads},
+        "machine": {"cache_limit": cache_limit},
     }
     start = recipe or (recipes.shipped_for(model) if model else None)
     if start is not None:

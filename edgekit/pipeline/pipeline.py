@@ -40,7 +40,7 @@ from edgekit.data.arrays import array_images, evaluation_images
 from edgekit.data.labels import labels_for
 from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
-from edgekit.files import sha256_file
+from edgekit.files import default_root, sha256_file
 from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
@@ -49,6 +49,7 @@ from edgekit.lower.ports import Ports
 from edgekit.pipeline import answers, evidence
 from edgekit.pipeline import prove as proofs
 from edgekit.pipeline import recipe as recipes
+from edgekit.pipeline.cache_limit import cache_limit
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
 from edgekit.pipeline.session import Display, Line, Session
 from edgekit.pipeline.store import Store
@@ -82,7 +83,7 @@ def build(
     Raises: EdgekitError before anything is written under `out`; a failed gate does not raise.
     """
     targets = [get_target(name) for name in recipe.target.names]
-    with _session(cache, use_cache, display) as session:
+    with _session(recipe.machine, cache, use_cache, display) as session:
         with session.step("resolve"):
             job = _resolve(recipe, trust)
         return _build(session, recipe, job, targets, out)
@@ -126,16 +127,22 @@ def build_from_python(
         preprocessing=None,
         identity=None,
     )
-    with _session(None, True, None) as session:
+    with _session(recipe.machine, None, True, None) as session:
         return _build(session, recipe, job, [get_target(t) for t in recipe.target.names], out)
 
 
 @contextmanager
 def _session(
-    cache: str | os.PathLike[str] | None, use_cache: bool, display: Display | None
+    machine: recipes.Machine,
+    cache: str | os.PathLike[str] | None,
+    use_cache: bool,
+    display: Display | None,
 ) -> Iterator[Session]:
     if use_cache:
-        yield Session(Store(cache), display)
+        root = Path(cache) if cache else default_root()
+        store = Store(root, cache_limit(machine.cache_limit, root))
+        with store.lease():
+            yield Session(store, display)
     else:
         with Store.temporary() as store:
             yield Session(store, display)

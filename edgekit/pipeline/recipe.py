@@ -116,6 +116,17 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a build may take of this machine; no result depends on it.
+
+    cache_limit: what the cache may hold: "2GB", "5%" of the disk, "off"; "auto" is $EDGEKIT_CACHE_LIMIT, or
+        10 GB or a tenth of the disk.
+    """
+
+    cache_limit: str = "auto"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """model: a name, timm:NAME, tv:NAME, FILE.py:FUNCTION or an exported .pt2; weights: see edgekit.zoo."""
 
@@ -128,6 +139,7 @@ class Recipe:
     target: Target = field(default_factory=Target)
     verify: Verify = field(default_factory=Verify)
     device: Device = field(default_factory=Device)
+    machine: Machine = field(default_factory=Machine)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads back, tuples as lists."""
