@@ -184,6 +184,33 @@ def _attention(s: Sketch) -> Value:
     return s.linear(back, 8)
 
 
+def _multi_query(s: Sketch) -> Value:
+    """Two heads ask one key and one value."""
+    x = s.tokens(s.input)
+    q = s.op("permute", s.op("reshape", s.linear(x, 8), shape=(-1, x.shape[1], 2, 4)), dims=(0, 2, 1, 3))
+    k, v = (s.op("reshape", s.linear(x, 4), shape=(-1, 1, x.shape[1], 4)) for _ in range(2))
+    q = s.op("mul", q, s.fixed(torch.tensor([0.1])), activation=None)
+    scores = s.op("matmul", q, s.op("permute", k, dims=(0, 1, 3, 2)))
+    mixed = s.op("matmul", s.op("softmax", scores, dim=-1), v)
+    back = s.op("reshape", s.op("permute", mixed, dims=(0, 2, 1, 3)), shape=(-1, x.shape[1], 8))
+    return s.linear(back, 8)
+
+
+def _window_layer(s: Sketch) -> Value:
+    """A layer on windows that are folded into the leading dimension."""
+    x = s.op("permute", s.input, dims=(0, 2, 3, 1))
+    h, w, c = x.shape[1:]
+    x = s.op("reshape", x, shape=(-1, h // 4, 4, w // 4, 4, c))
+    x = s.op("reshape", s.op("permute", x, dims=(0, 1, 3, 2, 4, 5)), shape=(-1, 16, c))
+    y = s.linear(x, 12, "relu")
+    y = s.op("reshape", y, shape=(-1, h // 4, w // 4, 4, 4, 12))
+    return s.op("reshape", s.op("permute", y, dims=(0, 1, 3, 2, 4, 5)), shape=(-1, h, w, 12))
+
+
+def _one_piece_unread(s: Sketch) -> Value:
+    return s.op("mul", s.ops("split", s.input, sizes=(5, 3), dim=1)[0], s.const(1), activation=None)
+
+
 def _layer_norm(s: Sketch) -> Value:
     x = s.tokens(s.input)
     return s.op("layer_norm", x, s.const(8, positive=True), s.const(8), normalized_shape=(8,), eps=1e-6)
@@ -296,6 +323,8 @@ OP_CASES: dict[str, Case] = {
     "linear": Case(_head),
     "linear-flatten": Case(_flatten),
     "linear-tokens": Case(lambda s: s.linear(s.tokens(s.input), 12, "relu")),
+    "linear-channels-last": Case(lambda s: s.linear(s.op("permute", s.input, dims=(0, 2, 3, 1)), 12)),
+    "linear-windows": Case(_window_layer, (1, 8, 8, 8)),
     "linear-no-bias": Case(lambda s: s.linear(s.tokens(s.input), 12, bias=False)),
     "matmul": Case(_matmul),
     "matmul-constant": Case(lambda s: s.op("matmul", s.tokens(s.input), s.const(8, 5))),
@@ -305,6 +334,7 @@ OP_CASES: dict[str, Case] = {
     "matmul-constant-left": Case(lambda s: s.op("matmul", s.const(6, 120), s.tokens(s.input))),
     "matmul-constant-left-rank4": Case(lambda s: s.op("matmul", s.const(1, 8, 6, 10), s.input)),
     "attention": Case(_attention, int8_lsb=2),
+    "attention-multi-query": Case(_multi_query, int8_lsb=2),
     # normalisation
     "batch_norm": Case(_batch_norm),
     "layer_norm": Case(_layer_norm, float_tolerance=1e-5),
@@ -395,6 +425,7 @@ OP_CASES: dict[str, Case] = {
     "concat-many": Case(_concat_many),
     "split": Case(_split((4, 4))),
     "split-uneven": Case(_split((2, 5, 1))),
+    "split-unread": Case(_one_piece_unread),
     "slice": Case(unary("slice", dim=2, start=1, end=9, step=1)),
     "slice-step": Case(unary("slice", dim=3, start=1, end=12, step=2)),
     "slice-step-uneven": Case(unary("slice", dim=2, start=1, end=10, step=3)),

@@ -22,7 +22,8 @@ def expand_attention(graph: Graph) -> int:
         q, k, v, mask = node.inputs
         assert q is not None and k is not None and v is not None
         scale = node.attrs["scale"] or 1.0 / math.sqrt(q.shape[-1])
-        batch, (rows, columns) = q.shape[:-2], (q.shape[-2], k.shape[-2])
+        rows, columns = q.shape[-2], k.shape[-2]
+        batch = torch.broadcast_shapes(q.shape[:-2], k.shape[:-2])  # one key for all heads: multi-query
         position = graph.nodes.index(node)
         added: list[Node] = []
 
@@ -33,8 +34,9 @@ def expand_attention(graph: Graph) -> int:
 
         factor = names.new(f"{node.source}/scale", torch.tensor(scale))
         scaled = emit("mul", [q, factor], q.shape)
-        order = (*range(len(batch)), len(batch) + 1, len(batch))
-        transposed = emit("permute", [k], (*batch, k.shape[-1], columns), dims=order)
+        ahead = len(k.shape) - 2
+        order = (*range(ahead), ahead + 1, ahead)
+        transposed = emit("permute", [k], (*k.shape[:-2], k.shape[-1], columns), dims=order)
         scores = emit("matmul", [scaled, transposed], (*batch, rows, columns))
         if mask is not None:
             if mask.data is not None and mask.data.dtype == torch.bool:

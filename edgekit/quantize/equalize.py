@@ -248,7 +248,7 @@ def rescale(seen: Observations, values: Iterable[Value], producers: Iterable[Nod
             seen.low[value] = seen.low[value] * scales
             seen.high[value] = seen.high[value] * scales
         if value in seen.sample:
-            size = math.prod(value.shape[1:])
+            size = math.prod(value.shape)
             channel = sample_positions(size, seen.samples) % value.shape[1]
             seen.sample[value] = seen.sample[value] * scales[channel]
     for node in producers:

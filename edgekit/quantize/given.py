@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from edgekit.errors import QuantizationError
 from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.quantize import rules
+from edgekit.quantize.images import Given
 from edgekit.quantize.observers import observe
 from edgekit.quantize.qparams import annotate
 from edgekit.quantize.ranges import ranges_of
@@ -25,11 +24,11 @@ def is_given(graph: Graph) -> bool:
     return any(value.quant is not None for value in rules.activations(graph))
 
 
-def complete(graph: Graph, images: Callable[[], torch.Tensor] | None = None) -> Graph:
+def complete(graph: Graph, images: Callable[[], Given] | None = None) -> Graph:
     """The annotated copy.
 
     Args:
-        images: gives calibration images (N, C, H, W); called only when something has no scale.
+        images: gives calibration images, one tensor per graph input; called only when something has no scale.
     Raises: QuantizationError naming every tensor that nothing gives a scale.
     """
     graph = graph.copy()

@@ -2,7 +2,8 @@
 
 Enters: a float graph and images. Leaves: for each activation the minimum and maximum of every channel in
 every image; for each convolution and matrix product the mean of every channel before its activation (what
-bias correction restores); a small fixed sample of values; the float outputs. One pass, batches of 16.
+bias correction restores); a small fixed sample of values; the float outputs. One pass in batches. Rows are
+images even where a tensor's leading dimension counts windows or tokens.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 
 from edgekit.errors import QuantizationError
+from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import MOVES, OPS
 from edgekit.quantize import rules
-from edgekit.quantize.walk import Arguments, activate_, batches, check_images, walk, without_activation
+from edgekit.quantize.images import BATCH, Given, Images, images_first, per_image
+from edgekit.quantize.walk import Arguments, activate_, walk, without_activation
 
 Tensor = torch.Tensor
 
@@ -106,22 +109,22 @@ def trim_count(images: int) -> int:
     return 0 if images < 16 else math.ceil(images / 64)
 
 
-def observe(graph: Graph, images: Tensor, samples: int = 0, batch: int = 16) -> Observations:
+def observe(graph: Graph, images: Given | Images, samples: int = 0, batch: int = BATCH) -> Observations:
     """Run the float graph over the images and collect statistics.
 
     Args:
-        images: (N, C, H, W) float32.
+        images: (N, ...) float32, one tensor per graph input.
         samples: values to keep per image and activation (0: none), at positions fixed by a seed.
     Raises: QuantizationError naming image, tensor and module for NaN or infinity.
     """
-    check_images(graph, images)
+    images = images if isinstance(images, Images) else Images(graph, images)
     kept = _Collector(graph, samples)
     outputs: list[list[Tensor]] = []
     with torch.inference_mode():
-        for piece in batches(images, batch):
-            for value in graph.inputs:
-                kept.value(value, piece, "input")
-            outputs.append(walk(graph, [piece], kept.node))
+        for pieces in images.batches(batch):
+            kept.begin(graph, pieces)
+            results = walk(graph, pieces, kept.node)
+            outputs.append([kept.by_image(v, t) for v, t in zip(graph.outputs, results, strict=True)])
     result = kept.finish()
     result.outputs = [torch.cat(pieces) for pieces in zip(*outputs, strict=True)]
     return result
@@ -131,17 +134,40 @@ class _Collector:
     def __init__(self, graph: Graph, samples: int) -> None:
         self.wanted = set(rules.activations(graph))
         self.samples = samples
+        self.count, self.seen = 0, 0  # images in this batch, and before it
         self.low: dict[Value, list[Tensor]] = {}
         self.high: dict[Value, list[Tensor]] = {}
         self.mean: dict[Node, list[Tensor]] = {}
         self.sample: dict[Value, list[Tensor]] = {}
         self.positions: dict[int, Tensor] = {}
         self.producer: dict[Value, str] = {v: n.source for n in graph.nodes for v in n.outputs}
+        self.dims = batch_dims(graph)
+
+    def begin(self, graph: Graph, pieces: list[Tensor]) -> None:
+        """A new batch, one tensor an input."""
+        self.seen += self.count
+        self.count = len(pieces[0])
+        for value, piece in zip(graph.inputs, pieces, strict=True):
+            finite = torch.isfinite(piece).flatten(1).all(1)
+            if not bool(finite.all()):
+                bad = self.seen + int((~finite).nonzero()[0])
+                raise QuantizationError(
+                    f"[quantize] calibration image {bad} contains NaN or infinity: finite float32 pixels are "
+                    "needed"
+                )
+            if value in self.wanted:
+                self.value(value, piece, "input")
+
+    def by_image(self, value: Value, tensor: Tensor) -> Tensor:
+        """(images, values): what belongs to each image, flat."""
+        return images_first(tensor, self.dims.get(value), self.count).reshape(self.count, -1)
 
     def node(self, node: Node, args: Arguments) -> tuple[Tensor, ...]:
         if rules.weight_of(node) is not None:
             y = without_activation(node, args)
-            self.mean.setdefault(node, []).append(channel_mean(y))
+            self.mean.setdefault(node, []).append(
+                channel_mean(node, y, self.dims.get(node.output), self.count)
+            )
             results: tuple[Tensor, ...] = (activate_(y, node.attrs.get("activation")),)
         else:
             found = OPS[node.op].fn(*args, **node.attrs)
@@ -152,19 +178,20 @@ class _Collector:
         return results
 
     def value(self, value: Value, tensor: Tensor, op: str, rectified: bool = False) -> None:
-        low, high = channel_extremes(tensor, rectified)
+        tensor = images_first(tensor, self.dims.get(value), self.count)
+        low, high = (per_image(rows, self.count) for rows in channel_extremes(tensor, rectified))
+        low, high = low.amin(1), high.amax(1)
         self.low.setdefault(value, []).append(low)
         self.high.setdefault(value, []).append(high)
         if not math.isfinite(float(low.sum() + high.sum())):
-            image = sum(len(t) for t in self.low[value][:-1])
-            image += int((~torch.isfinite(low.sum(1) + high.sum(1))).nonzero()[0])
+            image = self.seen + int((~torch.isfinite(low.sum(1) + high.sum(1))).nonzero()[0])
             source = self.producer.get(value) or "top level"
             raise QuantizationError(
                 f"[quantize] {value.name} at {source} ({op}) is NaN or infinite on calibration image "
                 f"{image}: finite activations are needed; check the weights of this module"
             )
         if self.samples:
-            flat = tensor.permute(0, 2, 3, 1).flatten(1) if tensor.ndim == 4 else tensor.flatten(1)
+            flat = (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).reshape(self.count, -1)
             self.sample.setdefault(value, []).append(flat[:, self._positions(flat.shape[1])])
 
     def _positions(self, size: int) -> Tensor:
@@ -183,7 +210,7 @@ class _Collector:
 
 
 def channel_extremes(tensor: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor]:
-    """Minimum and maximum of each channel in each image: (N, C) twice; (N, 1) where channels do not apply.
+    """Minimum and maximum of each channel in each row: (N, C) twice; (N, 1) where channels do not apply.
 
     Behind a ReLU the minimum is taken to be zero, which saves a pass over the tensor.
     """
@@ -199,8 +226,14 @@ def channel_extremes(tensor: Tensor, rectified: bool = False) -> tuple[Tensor, T
     return (torch.zeros_like(high) if rectified else flat.amin(1)), high
 
 
-def channel_mean(tensor: Tensor) -> Tensor:
-    """The mean of each output channel in each image: (N, O)."""
-    if tensor.ndim == 4:
-        return tensor.mean((2, 3))
-    return tensor.clone() if tensor.ndim == 2 else tensor.flatten(1, -2).mean(1)
+def channel_mean(node: Node, tensor: Tensor, dim: int | None, count: int) -> Tensor:
+    """The mean of each output channel of a convolution or matrix product in each image: (count, O).
+
+    Args:
+        dim: the dimension of `tensor` that counts images, an entry of `batch_dims`.
+    """
+    if node.op == "linear":
+        rows = images_first(tensor, dim, count)
+        return rows.reshape(count, -1, rows.shape[-1]).mean(1)
+    means = images_first(tensor, dim, count).mean((2, 3))
+    return per_image(means, count).mean(1)

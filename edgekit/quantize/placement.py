@@ -11,13 +11,18 @@ graph with new biases.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
+from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import OPS, WEIGHT_AXIS
 from edgekit.quantize import qparams
 from edgekit.quantize.bias_correction import trimmed_mean
+from edgekit.quantize.images import Given, Images
+from edgekit.quantize.lockstep import fitting_images, lockstep
 from edgekit.quantize.observers import channel_mean
 from edgekit.quantize.simulate import Simulator, to_codes
 from edgekit.quantize.walk import Arguments, activate_
@@ -26,16 +31,25 @@ Tensor = torch.Tensor
 _WEIGHTED = frozenset(WEIGHT_AXIS)
 
 
-def fit_biases(graph: Graph, images: Tensor, means: dict[str, Tensor]) -> int:
+def fit_biases(graph: Graph, images: Given, means: dict[str, Tensor]) -> int:
     """Give every channel of convolutions and matrix products its float mean; returns how many biases moved.
 
     Args:
-        images: (N, C, H, W), those the means were taken over.
+        images: (N, ...), one tensor per graph input: those the means were taken over.
         means: result's name -> (N, O), its float mean per image and channel before the activation.
     """
-    fitter = _Fitter(graph, means)
+    given = Images(graph, images)
+    count, at_once = fitting_images(graph, len(given))
+    fitter = _Fitter(graph, {name: rows[:count] for name, rows in means.items()})
     with torch.inference_mode():
-        fitter.run(images.contiguous(memory_format=torch.channels_last))
+        lockstep(
+            graph,
+            given.rows(slice(count)),
+            at_once,
+            start=fitter.start,
+            constant=fitter.constant,
+            apply=fitter.apply,
+        )
     return fitter.moved
 
 
@@ -44,24 +58,29 @@ class _Fitter(Simulator):
         super().__init__(graph)
         self.means, self.moved = means, 0
         self.uses = graph.use_counts()
+        self.dims = batch_dims(graph)
 
-    def step(self, node: Node, args: Arguments) -> tuple[Tensor, ...]:
+    def apply(self, node: Node, batches: list[Arguments], sizes: list[int]) -> list[Sequence[Tensor]]:
+        """One node in every batch, its bias fitted to all of them."""
         wanted = self.means.get(node.output.name)
         bias = node.inputs[2] if node.op in _WEIGHTED else None
         if wanted is None or bias is None or bias.data is None or self.uses[bias] != 1:
-            return super().step(node, args)
-        reals: list[Tensor | None] = [self.real(v, t) for v, t in zip(node.inputs[:2], args[:2], strict=True)]
+            return [self.step(node, args) for args in batches]
         attrs = {**node.attrs, "activation": None}
-        sums = OPS[node.op].fn(*reals, None, **attrs)
-        made = channel_mean(sums)
+        sums = []
+        for args in batches:
+            reals = [self.real(v, t) for v, t in zip(node.inputs[:2], args[:2], strict=True)]
+            sums.append(OPS[node.op].fn(*reals, None, **attrs))
+        dim = self.dims.get(node.output)
+        made = torch.cat([channel_mean(node, t, dim, n) for t, n in zip(sums, sizes, strict=True)])
         wanted = F.pad(wanted, (0, made.shape[1] - wanted.shape[1]))  # channels a target added stay zero
         bias.data = trimmed_mean(wanted - made).to(bias.data.dtype)
         self.moved += 1
         self.constants.pop(bias, None)
-        view = (-1,) if node.op == "linear" else (-1, 1, 1)
-        result = activate_(sums.add_(self.rounded_bias(node, bias).view(view)), node.attrs.get("activation"))
-        quant = node.output.quant
-        return (to_codes(result, quant) if quant else result,)
+        shift = self.rounded_bias(node, bias).view((-1,) if node.op == "linear" else (-1, 1, 1))
+        quant, activation = node.output.quant, node.attrs.get("activation")
+        reals_of = (activate_(t.add_(shift), activation) for t in sums)
+        return [(to_codes(t, quant) if quant else t,) for t in reals_of]
 
     def real(self, value: Value | None, tensor: Tensor | None) -> Tensor | None:
         if value is None or tensor is None or value.quant is None:

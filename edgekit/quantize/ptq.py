@@ -1,7 +1,7 @@
 """Post-training quantization: a float graph and images in, an annotated graph and a measured report out.
 
-Enters: a graph after the float passes, calibration images (N, C, H, W). Leaves: a copy of the graph whose
-activations and weights carry QuantParams, and a report of what each part of the pipeline gained.
+Enters: a graph after the float passes, calibration images, (N, ...) per graph input. Leaves: a copy of the
+graph whose activations and weights carry QuantParams, and a report of what each part of the pipeline gained.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any, Literal
 import torch
 
 from edgekit.errors import QuantizationError
+from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.quantize import qparams, ranges, rounding
 from edgekit.quantize.bias_correction import adjust
 from edgekit.quantize.equalize import equalize
+from edgekit.quantize.images import Given, Images, images_first
 from edgekit.quantize.observers import Observations, observe, trim_count
 from edgekit.quantize.simulate import simulate, sqnr_db
 
@@ -102,7 +104,7 @@ def resolved(settings: QuantizeSettings) -> QuantizeSettings:
 
 def quantize(
     graph: Graph,
-    images: torch.Tensor,
+    images: Given,
     settings: QuantizeSettings | None = None,
     progress: Progress | None = None,
 ) -> QuantizeResult:
@@ -110,13 +112,18 @@ def quantize(
 
     Args:
         graph: float, after the passes.
-        images: (N, C, H, W) float32, preprocessed as the model expects.
+        images: (N, ...) float32, preprocessed as the model expects: a tensor, one per graph input where
+            there are several, or in its place anything with a length that gives rows for indices.
         progress: called with one line as each part starts.
     Returns: an annotated copy, and a report with each part's seconds and gain in dB.
     Raises: QuantizationError for NaN or infinity in images, weights or activations.
     """
+    graph = graph.copy()
     run = _Run(
-        graph.copy(), images, resolved(settings or QuantizeSettings()), progress or (lambda _line: None)
+        graph,
+        Images(graph, images),
+        resolved(settings or QuantizeSettings()),
+        progress or (lambda _line: None),
     )
     run.all_parts()
     count = _CORRECTION_IMAGES[run.settings.profile]
@@ -141,11 +148,9 @@ def split(seen: Observations, held: int) -> tuple[torch.Tensor, torch.Tensor]:
 class _Run:
     """One quantization: the graph, what was seen of it, and the parts done so far."""
 
-    def __init__(
-        self, graph: Graph, images: torch.Tensor, settings: QuantizeSettings, progress: Progress
-    ) -> None:
+    def __init__(self, graph: Graph, images: Images, settings: QuantizeSettings, progress: Progress) -> None:
         self.graph, self.settings, self.progress = graph, settings, progress
-        images = images[: settings.calibration].float()
+        images = images.rows(slice(settings.calibration))
         self.parts: list[dict[str, Any]] = []
         start = time.perf_counter()
         progress(f"observe {len(images)} calibration images")
@@ -154,9 +159,10 @@ class _Run:
         fit, held = split(seen, min(_HELD_OUT[settings.profile], len(images) // 4))
         self.seen: Observations = seen.rows(fit)
         self.order = fit
-        self.fit_images = images[fit]
-        self.held_images = images[held]
+        self.fit_images = images.rows(fit)
+        self.held_images = images.rows(held)
         self.held_outputs = [t[held] for t in seen.outputs]
+        self.dims = batch_dims(graph)
         self.method = "trim" if settings.ranges == "auto" else str(settings.ranges)
         self.seconds = {"observe": time.perf_counter() - start}
 
@@ -166,8 +172,13 @@ class _Run:
         The pooled figure is ruled by the worst images, the mean by ordinary ones: the choice of
         ranges looks at both.
         """
-        got = [t.flatten(1) for t in simulate(self.graph, self.held_images, batch=8)]
-        pairs = (torch.cat([t.flatten(1) for t in self.held_outputs], 1), torch.cat(got, 1))
+        got = simulate(self.graph, self.held_images, batch=8)
+        count = len(self.held_images)
+        rows = [
+            images_first(t, self.dims.get(value), count).reshape(count, -1)
+            for value, t in zip(self.graph.outputs, got, strict=True)
+        ]
+        pairs = (torch.cat(self.held_outputs, 1), torch.cat(rows, 1))
         each = [_finite(sqnr_db(a, b)) for a, b in zip(*pairs, strict=True)]
         return _finite(sqnr_db(*pairs)), sum(each) / len(each)
 
@@ -233,7 +244,7 @@ class _Run:
 
     def _adjust(self, *, gptq: bool, bias: bool) -> None:
         count = _CORRECTION_IMAGES[self.settings.profile]
-        adjust(self.graph, self.fit_images[:count], self.seen, gptq=gptq, bias=bias)
+        adjust(self.graph, self.fit_images.rows(slice(count)), self.seen, gptq=gptq, bias=bias)
 
     def report(self) -> dict[str, Any]:
         return {

@@ -102,21 +102,21 @@ def gptq(weight: Tensor, quant: QuantParams, hessian: Tensor) -> Tensor:
     return rounded[:, :, order.argsort()].reshape(weight.shape)
 
 
-def second_moment(node: Node, x: Tensor) -> Tensor:
-    """E[x x^T] over the inputs of each group of a conv2d or linear node: (G, K, K)."""
+def second_moment(node: Node, x: Tensor, most: int = MAX_ROWS) -> Tensor:
+    """E[x x^T] over about `most` inputs of each group of a conv2d or linear node: (G, K, K)."""
     weight = rules.weight_of(node)
     assert weight is not None and weight.data is not None
     if node.op == "linear":
-        flat = _some(x.reshape(-1, x.shape[-1]))
+        flat = _some(x.reshape(-1, x.shape[-1]), most)
         return (flat.T @ flat)[None] / len(flat)
     groups, (kh, kw) = node.attrs["groups"], weight.data.shape[2:]
     if (kh, kw) == (1, 1) and groups == 1:
         sh, sw = node.attrs["stride"]
-        flat = _some(x[:, :, ::sh, ::sw].permute(0, 2, 3, 1).reshape(-1, x.shape[1]))
+        flat = _some(x[:, :, ::sh, ::sw].permute(0, 2, 3, 1).reshape(-1, x.shape[1]), most)
         return (flat.T @ flat)[None] / len(flat)
     top, bottom, left, right = node.attrs["padding"]
     per_image = max(1, node.output.shape[2] * node.output.shape[3])
-    x = x[:: max(1, len(x) * per_image // MAX_ROWS)]
+    x = x[:: max(1, len(x) * per_image // most)]
     patches = F.unfold(
         F.pad(x, (left, right, top, bottom)),
         (kh, kw),
@@ -126,10 +126,10 @@ def second_moment(node: Node, x: Tensor) -> Tensor:
     n, channels, places = patches.shape
     grouped = patches.reshape(n, groups, channels // groups, places).permute(1, 2, 0, 3)
     flat = grouped.reshape(groups, channels // groups, n * places)
-    flat = flat[:, :, :: max(1, flat.shape[2] // MAX_ROWS)]
+    flat = flat[:, :, :: max(1, flat.shape[2] // most)]
     return flat @ flat.transpose(1, 2) / flat.shape[2]
 
 
-def _some(rows: Tensor) -> Tensor:
-    """At most about MAX_ROWS rows, evenly spread over images and positions."""
-    return rows[:: max(1, len(rows) // MAX_ROWS)]
+def _some(rows: Tensor, most: int) -> Tensor:
+    """At most about `most` rows, evenly spread over images and positions."""
+    return rows[:: max(1, len(rows) // most)]

@@ -12,34 +12,43 @@ Values without parameters (float islands) travel as reals.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
+from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import MOVES, OPS
 from edgekit.quantize import qparams, rules
-from edgekit.quantize.walk import Arguments, batches, walk
+from edgekit.quantize.images import BATCH, Given, Images
+from edgekit.quantize.walk import Arguments, walk
 
 Tensor = torch.Tensor
 _INF = math.inf
 
 
-def simulate(graph: Graph, images: Tensor, batch: int = 16) -> list[Tensor]:
+def simulate(graph: Graph, images: Given | Images, batch: int = BATCH) -> list[Tensor]:
     """Run an annotated graph as an int8 runtime would.
 
     Args:
-        images: (N, C, H, W) real numbers.
+        images: (N, ...) real numbers, one tensor per graph input.
     Returns: one real tensor per graph output, on the output's grid.
     """
-    simulator = Simulator(graph)
+    images = images if isinstance(images, Images) else Images(graph, images)
+    simulator, dims = Simulator(graph), batch_dims(graph)
     with torch.inference_mode():
-        pieces = [simulator.run(piece) for piece in batches(images, batch)]
-    return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+        pieces = [simulator.run(inputs) for inputs in images.batches(batch)]
+    along = [dims.get(value) or 0 for value in graph.outputs]
+    return [torch.cat(parts, dim) for parts, dim in zip(zip(*pieces, strict=True), along, strict=True)]
 
 
 def quantized(value: Value) -> bool:
     return value.quant is not None
+
+
+def in_integers(node: Node) -> bool:
+    """Whether a convolution or matrix product sums integers."""
+    return rules.weight_of(node) is not None and quantized(node.output) and _all_quantized(node.inputs[:2])
 
 
 def to_codes(tensor: Tensor, quant: QuantParams, activation: str | None = None) -> Tensor:
@@ -72,12 +81,15 @@ class Simulator:
         self.biases: dict[Node, Tensor | None] = {}
         self.multipliers: dict[Node, Tensor] = {}
 
-    def run(self, images: Tensor) -> list[Tensor]:
-        """One batch of real images (N, C, H, W) to real outputs."""
-        source = self.graph.inputs[0]
-        start = to_codes(images, source.quant) if source.quant else images
-        results = walk(self.graph, [start], self.step, self.constant)
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """One batch, a real tensor per graph input, to real outputs."""
+        start = [self.start(v, t) for v, t in zip(self.graph.inputs, inputs, strict=True)]
+        results = walk(self.graph, start, self.step, self.constant)
         return [_real(t, v) for t, v in zip(results, self.graph.outputs, strict=True)]
+
+    def start(self, value: Value, tensor: Tensor) -> Tensor:
+        """A graph input as its readers take it."""
+        return to_codes(tensor, value.quant) if value.quant else tensor
 
     def constant(self, value: Value) -> Tensor:
         if value not in self.constants:
@@ -88,7 +100,7 @@ class Simulator:
 
     def step(self, node: Node, args: Arguments) -> tuple[Tensor, ...]:
         """Codes in, codes out, for one node."""
-        if rules.weight_of(node) is not None and quantized(node.output) and _all_quantized(node.inputs[:2]):
+        if in_integers(node):
             sums = self.accumulate(node, args)
             return (self.requantize(node, sums),)
         if node.op in MOVES and _same(node):

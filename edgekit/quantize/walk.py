@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from edgekit.errors import QuantizationError
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import OPS
 
@@ -63,29 +62,3 @@ def activate_(tensor: torch.Tensor, activation: str | None) -> torch.Tensor:
     if activation == "relu6":
         return tensor.clamp_(0.0, 6.0)
     return tensor
-
-
-def check_images(graph: Graph, images: torch.Tensor) -> None:
-    """Calibration images are (N, C, H, W), finite, and of the graph's size."""
-    if len(graph.inputs) != 1:
-        raise QuantizationError(
-            f"[quantize] {graph.name} has {len(graph.inputs)} inputs: calibration takes graphs with "
-            f"one image input"
-        )
-    expected = graph.inputs[0].shape[1:]
-    if tuple(images.shape[1:]) != tuple(expected) or len(images) == 0:
-        raise QuantizationError(
-            f"[quantize] calibration images have shape {tuple(images.shape)}: expected (N, "
-            f"{', '.join(map(str, expected))}) with N of at least 1"
-        )
-    finite = torch.isfinite(images).flatten(1).all(1)
-    if not bool(finite.all()):
-        bad = int((~finite).nonzero()[0])
-        raise QuantizationError(
-            f"[quantize] calibration image {bad} contains NaN or infinity: finite float32 pixels are needed"
-        )
-
-
-def batches(images: torch.Tensor, size: int = 16) -> list[torch.Tensor]:
-    """Images in channels-last pieces of at most `size`: convolutions run fastest in that layout."""
-    return [piece.contiguous(memory_format=torch.channels_last) for piece in images.split(size)]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from edgekit.errors import ArtifactError
+from edgekit.graph import batch
 from edgekit.graph.ir import Graph, Value
 from edgekit.graph.run import run
 from edgekit.lower.ports import Ports
@@ -112,19 +113,8 @@ def _rows(interpreter: Any, ports: Ports, inputs: Inputs) -> Iterator[list[np.nd
 
 
 def batch_dims(graph: Graph) -> dict[str, int]:
-    """Which dimension of each computed value counts images: attention's permutes do not leave it in front."""
-    shapes: dict[Value, tuple[int, ...]] = {}
-
-    def record(value: Value, tensor: Tensor) -> Tensor:
-        shapes[value] = tuple(tensor.shape)
-        return tensor.to("meta")
-
-    run(graph, [torch.empty((2, *v.shape[1:]), device="meta") for v in graph.inputs], on_value=record)
-    return {
-        value.name: next((d for d, (n, m) in enumerate(zip(value.shape, shape, strict=True)) if n != m), 0)
-        for value, shape in shapes.items()
-        if not value.is_constant
-    }
+    """Which dimension of each computed value counts images, by name; the first where none does."""
+    return {value.name: dim or 0 for value, dim in batch.batch_dims(graph).items()}
 
 
 def _readers(

@@ -573,6 +573,17 @@ def test_attention_expands(kind: str, scale: float | None) -> None:
     rewritten(graph, expand_attention, 1, left, TOKENS)
 
 
+def test_attention_of_many_queries_to_one_key_expands() -> None:
+    def fn(m: Any, x: torch.Tensor) -> torch.Tensor:
+        q = x.view(-1, 6, 2, 2).transpose(1, 2)
+        k = x[:, None, :, :2]
+        return F.scaled_dot_product_attention(q, k, k + 1)
+
+    graph = captured(fn, TOKENS)
+    left = [node.op for node in graph.nodes if node.op != "scaled_dot_product_attention"]
+    rewritten(graph, expand_attention, 1, [*left, "mul", "permute", "matmul", "softmax", "matmul"], TOKENS)
+
+
 def test_attention_used_twice_has_distinct_names() -> None:
     def fn(m: Any, x: torch.Tensor) -> torch.Tensor:
         y = F.scaled_dot_product_attention(x, x, x)

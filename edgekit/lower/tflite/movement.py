@@ -92,7 +92,7 @@ def split(ctx: Context, node: Node) -> None:
         return
     start = 0
     for out, size in zip(node.outputs, sizes, strict=True):
-        if ctx.use_counts[out]:
+        if ctx.use_counts[out] or out in ctx.exposed:
             begin = [0] * len(perm)
             begin[axis] = start
             emit_slice(ctx, x, begin, ctx.write(out, perm, integer=True))

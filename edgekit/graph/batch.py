@@ -1,0 +1,23 @@
+"""Which dimension of each value counts images: attention's permutes do not leave it in front."""
+
+from __future__ import annotations
+
+import torch
+
+from edgekit.graph.ir import Graph, Value
+from edgekit.graph.run import run
+
+
+def batch_dims(graph: Graph) -> dict[Value, int | None]:
+    """Which dimension of each value grows with the number of images; None where none does."""
+    if not graph.batchable:
+        return {value: 0 for value in graph.values() if not value.is_constant}
+    found: dict[Value, int | None] = {}
+
+    def record(value: Value, tensor: torch.Tensor) -> torch.Tensor:
+        sizes = enumerate(zip(value.shape, tensor.shape, strict=True))
+        found[value] = next((dim for dim, (one, two) in sizes if one != two), None)
+        return tensor.to("meta")
+
+    run(graph, [torch.empty((2, *value.shape[1:]), device="meta") for value in graph.inputs], record)
+    return {value: dim for value, dim in found.items() if not value.is_constant}
