@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -66,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit": {"edgekit"},
 }
 GAPS = {"edgekit.zoo.weights imports edgekit.data.shapes"}  # class names belong in the checkpoints' index
+CIRCLES = {"edgekit.capture.onnx"}  # its importers name the class of the package itself
 LAZY = {"edgekit", "edgekit.cli.main"}  # these import stages only inside functions, for types, or by name
 # Third-party module -> the parts that may import it.
 ONLY_IN: dict[str, set[str]] = {
@@ -283,3 +285,23 @@ def test_importing_loads_neither_torch_nor_numpy(module: str) -> None:
     check = f"import sys, {module}; print(sorted({{'torch', 'numpy', 'ai_edge_litert'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+def test_no_circle_between_files() -> None:
+    """Every import counts, for types and inside functions too; the root, which has the version, aside."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    known = {_module(path) for path in files}
+    arrows: dict[str, set[str]] = {}
+    for path in files:
+        module, is_package = _module(path), path.name == "__init__.py"
+        names = {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            for name in _names(node, module, is_package, known)
+        }
+        arrows[module] = (names & known) - {module, "edgekit", *CIRCLES}
+    graph = graphlib.TopologicalSorter(arrows)
+    try:
+        graph.prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))

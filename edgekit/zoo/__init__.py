@@ -16,43 +16,15 @@ Neither torch nor a model library is imported before the first `resolve`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.errors import UsageError
+from edgekit.zoo.model import Model
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from edgekit.data.preprocessing import Preprocessing
     from edgekit.zoo.catalog import ModelInfo
 
 __all__ = ["Model", "models", "resolve"]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A module ready to capture and what is known about it.
-
-    Args:
-        name: canonical: the library's own spelling, `file.function`, or the archive's name.
-        source: "torchvision" | "timm" | "file" | "exported" | "onnx".
-        module: in eval mode, float32.
-        preprocessing: from a picture to the module's input.
-        class_names: one name an output, where the weights define them.
-        weights: `kind` ("reference" | "imagenet" | "file" | "random"), `source` (words for a report),
-            `sha256` (of the file, or of the tensors where there is none), `untrained`, and `accuracy` for a
-            reference.
-        input_shape: (1, C, H, W).
-    """
-
-    name: str
-    source: str
-    module: nn.Module
-    preprocessing: Preprocessing
-    class_names: tuple[str, ...] | None
-    weights: dict[str, Any]
-    input_shape: tuple[int, int, int, int]
 
 
 def resolve(

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import WeightsError
-from edgekit.zoo.names import Architecture
+from edgekit.zoo.names import AUXILIARY, Architecture
 
 # The average of the weights is what its trainer evaluated, so it comes first.
 NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
@@ -137,8 +137,6 @@ def unwrap(
     state: dict[str, torch.Tensor], architecture: Architecture | None, known: set[str]
 ) -> dict[str, torch.Tensor]:
     """The state under a module's own names: no wrapper prefixes, auxiliary classifiers or old spellings."""
-    from edgekit.zoo.libraries import AUXILIARY
-
     metadata = getattr(state, "_metadata", None)
     state = OrderedDict((k, v) for k, v in state.items() if k != "n_averaged")
     for _ in PREFIXES:

@@ -24,8 +24,8 @@ import torch
 from torch import nn
 
 from edgekit.errors import UnknownModelError, UsageError, WeightsError
-from edgekit.zoo import Model
 from edgekit.zoo.checkpoint import file_sha256
+from edgekit.zoo.model import Model
 from edgekit.zoo.weights import preprocessing_from
 
 _HARMLESS = re.compile(

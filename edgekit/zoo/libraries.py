@@ -16,11 +16,10 @@ from torch import nn
 
 from edgekit.data.preprocessing import Preprocessing
 from edgekit.errors import UsageError
-from edgekit.zoo.names import MOBILENET_V1_WIDTHS, Architecture
+from edgekit.zoo.names import AUXILIARY, MOBILENET_V1_WIDTHS, Architecture
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
 @dataclass(frozen=True)

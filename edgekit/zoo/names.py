@@ -12,6 +12,8 @@ from functools import cache
 
 from edgekit.errors import UnknownModelError, did_you_mean
 
+# Classifiers used in training only, by the prefix of their parameters.
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 PREFIXES = {"tv": "torchvision", "torchvision": "torchvision", "timm": "timm"}
 
 # Common names that no library has under that spelling.

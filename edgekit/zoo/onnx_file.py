@@ -16,7 +16,7 @@ from edgekit.capture.onnx import OnnxFile, import_onnx, read
 from edgekit.errors import UnknownModelError, UsageError, WeightsError
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
-from edgekit.zoo import Model
+from edgekit.zoo.model import Model
 from edgekit.zoo.weights import preprocessing_from
 
 

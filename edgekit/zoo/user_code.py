@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from edgekit.errors import EdgekitError, UnknownModelError, UsageError, WeightsError, did_you_mean
-from edgekit.zoo import Model
 from edgekit.zoo.checkpoint import fit_state, module_sha256, read_state
+from edgekit.zoo.model import Model
 from edgekit.zoo.weights import file_record, preprocessing_from, untrained_record, weights_path
 
 

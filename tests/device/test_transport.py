@@ -174,11 +174,11 @@ def test_a_killed_client_leaves_nothing_on_the_board(board: Board) -> None:
     assert leftovers(board.base) == []
 
 
-def test_a_silent_client_loses_the_board(board: Board) -> None:
+def test_a_silent_client_loses_the_board(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client whose link is down cannot close anything: the board notices that no line comes any more."""
     transport = open_transport("board-a", board.transport, str(board.base))
     transport.beat_limit_s = 1
-    transport._beat = lambda *_: None  # type: ignore[method-assign]
+    monkeypatch.setattr("edgekit.device.transport.keeper.Keeper._beat", lambda _: None)
     transport.connect("silent", WHO)
     stream = transport.stream(["sleep", "600"], limit_s=600)
     assert leftovers(board.base) == []

@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import shlex
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Self
 
 from edgekit.bundle import safe_name
+from edgekit.device.transport.keeper import BEAT_LIMIT_S, Keeper
 from edgekit.errors import DeviceBusyError, DeviceJobError, DeviceRefusedError, InfrastructureError
 
-BEAT_LIMIT_S = 30  # silence after which the board cleans up by itself
 _GRACE_S = 5.0
 _GUARD_MARGIN_S = 60
 _POLL_S = 0.2
@@ -84,7 +81,7 @@ class Stream:
 
 
 class Transport:
-    """One board's connection. State: the keeper's process, when the board was last heard, its directory."""
+    """One board's connection. State: its keeper, its work directory, what was pushed there."""
 
     default_base = "/tmp"
     connect_timeout_s = 30.0
@@ -96,11 +93,7 @@ class Transport:
         self.work = ""
         self.boot = ""
         self._pushed: dict[str, str] = {}
-        self._keeper: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] | None = None
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self._heard = 0.0
-        self._stop = threading.Event()
+        self._keeper: Keeper | None = None
 
     # -- what a subclass says ---------------------------------------------------------------------------
 
@@ -156,21 +149,12 @@ class Transport:
         self._pushed = {}
         words = [self.base, run, who, str(int(lock)), str(self.beat_limit_s)]
         command = ["sh", "-c", _script("keeper.sh"), "edgekit-keeper", *words]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed in _drop)
-        self._keeper = subprocess.Popen(
-            self.keeper_argv(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-        )
-        self._lines, self._stop = queue.Queue(), threading.Event()
-        threading.Thread(target=self._listen, args=(self._keeper, self._lines), daemon=True).start()
-        try:
-            first = self._lines.get(timeout=self.connect_timeout_s)
-        except queue.Empty:
-            first = "silence"
+        self._keeper = Keeper(self.keeper_argv(command), self.beat_limit_s)
+        first = self._keeper.first_line(self.connect_timeout_s)
         kind, _, rest = (first or "end").partition(" ")
         if kind == "ready":
             self.boot, _, self.work = rest.partition(" ")
-            self._heard = time.monotonic()
-            threading.Thread(target=self._beat, args=(self._keeper, self._stop), daemon=True).start()
+            self._keeper.beat()
             return
         stderr, code = self._drop()
         if kind == "busy":
@@ -187,52 +171,15 @@ class Transport:
             )
         raise self._failure("connect", code, stderr or f"no answer in {self.connect_timeout_s:g} s")
 
-    def _listen(self, keeper: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> None:
-        assert keeper.stdout is not None
-        for raw in keeper.stdout:
-            line = raw.decode(errors="replace").strip()
-            if line.startswith("beat"):
-                self._heard = time.monotonic()
-            else:
-                lines.put(line)
-        lines.put(None)
-
-    def _beat(self, keeper: subprocess.Popen[bytes], stop: threading.Event) -> None:
-        assert keeper.stdin is not None
-        while not stop.wait(self.beat_limit_s / 5):
-            try:
-                keeper.stdin.write(b"\n")
-                keeper.stdin.flush()
-            except (OSError, ValueError):
-                return
-
     def _drop(self) -> tuple[str, int]:
         """End the keeper, waiting for it to clean up; its standard error and exit code."""
         keeper, self._keeper = self._keeper, None
-        if keeper is None:
-            return "", 0
-        self._stop.set()
-        assert keeper.stdin is not None and keeper.stdout is not None and self._errors is not None
-        with suppress(OSError, ValueError):
-            keeper.stdin.close()
-        try:
-            code = keeper.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            keeper.kill()
-            code = keeper.wait()
-        keeper.stdout.close()
-        with self._errors:
-            self._errors.seek(0)
-            return self._errors.read().decode(errors="replace").strip(), code
+        return keeper.end(_GRACE_S) if keeper is not None else ("", 0)
 
     @property
     def lost(self) -> bool:
         """The keeper ended, or the board has been silent for too long."""
-        return (
-            self._keeper is None
-            or self._keeper.poll() is not None
-            or time.monotonic() - self._heard > self.beat_limit_s
-        )
+        return self._keeper is None or self._keeper.lost
 
     def close(self) -> None:
         """Give the board back; what the keeper owns there is removed."""

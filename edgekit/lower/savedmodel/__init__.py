@@ -4,6 +4,7 @@ What enters is lowered as for `tflite-float32`, which settles layout, names and 
 that file is then rebuilt as a TensorFlow op, its weights as variables, so that a team can go on training.
 
     program     the float file read back: tensors, steps, which dimensions count images
+    call        one trace of the serving function
     operators   one function for each TFLite operator: what TensorFlow computes for it
     module      program -> tf.Module with its serving function
     worker      the process in which TensorFlow writes the directory

@@ -7,14 +7,12 @@ nothing is imported here. Kernels and meaning: tensorflow/lite/kernels/*.cc.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from edgekit.lower.savedmodel.call import Call
 from edgekit.lower.savedmodel.program import Step
 
-if TYPE_CHECKING:
-    from edgekit.lower.savedmodel.module import Call
-
-Operator = Callable[["Call", Step], Any]
+Operator = Callable[[Call, Step], Any]
 
 OPERATORS: dict[str, Operator] = {}
 # Operators whose constants repeat the shape of their result, which is what counts here.
