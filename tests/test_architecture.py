@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.runtimes"},
     "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
     "edgekit.pipeline.cache_limit": {"edgekit.errors"},
+    "edgekit.pipeline.threads": {"edgekit.errors"},
     "edgekit.pipeline.recipe": {"edgekit.errors", "edgekit.targets"},
     "edgekit.bundle": {"edgekit.errors", "edgekit.files"},
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.files"},

@@ -118,6 +118,9 @@ def build(
     trust: Annotated[
         bool, typer.Option("--trust", help="Allow pickled content in the files given; it can run any code.")
     ] = False,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Cores to use; default those this process may run on.")
+    ] = None,
     cache: Annotated[Path | None, typer.Option(help="Stage results; default $EDGEKIT_CACHE.")] = None,
     cache_limit: Annotated[
         str | None,
@@ -148,7 +151,7 @@ def build(
             "max_undelegated": 0 if no_fallback else None,
         },
         "device": {"profile": latency, "threads": threads},
-        "machine": {"cache_limit": cache_limit},
+        "machine": {"jobs": jobs, "cache_limit": cache_limit},
     }
     start = recipe or (recipes.shipped_for(model) if model else None)
     if start is not None:
@@ -250,6 +253,9 @@ def repro(
 
 def main() -> None:
     """Entry point of the `edgekit` command."""
+    from edgekit.pipeline.threads import wait_passively
+
+    wait_passively()  # before any command loads torch
     try:
         app()
     except EdgekitError as error:

@@ -46,7 +46,7 @@ from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.lower.ports import Ports
-from edgekit.pipeline import answers, evidence
+from edgekit.pipeline import answers, evidence, threads
 from edgekit.pipeline import prove as proofs
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.cache_limit import cache_limit
@@ -138,14 +138,15 @@ def _session(
     use_cache: bool,
     display: Display | None,
 ) -> Iterator[Session]:
-    if use_cache:
-        root = Path(cache) if cache else default_root()
-        store = Store(root, cache_limit(machine.cache_limit, root))
-        with store.lease():
-            yield Session(store, display)
-    else:
-        with Store.temporary() as store:
-            yield Session(store, display)
+    with threads.using(machine.jobs):
+        if use_cache:
+            root = Path(cache) if cache else default_root()
+            store = Store(root, cache_limit(machine.cache_limit, root))
+            with store.lease():
+                yield Session(store, display)
+        else:
+            with Store.temporary() as store:
+                yield Session(store, display)
 
 
 def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
@@ -284,7 +285,12 @@ def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
         about = {"name": images.name, "n": len(images), "asked": asked, "sha256": images.sha256}
         (directory / "images.json").write_text(json.dumps(about))
 
-    return session.stage("reference", {"graph": graph_hash(graph), "images": source.identity}, make)
+    key = {
+        "graph": graph_hash(graph),
+        "images": source.identity,
+        "threads": torch.get_num_threads(),  # the order of float sums
+    }
+    return session.stage("reference", key, make)
 
 
 def _quantized(

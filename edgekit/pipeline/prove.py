@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from edgekit.lower import tflite
 from edgekit.pipeline import answers
 from edgekit.pipeline.job import Agreed, Built, Job
 from edgekit.pipeline.session import Line, Session
+from edgekit.pipeline.threads import workers
 from edgekit.runtimes.audit import audit
 from edgekit.runtimes.delegation import delegation
 from edgekit.runtimes.placed import Placed, placed_codes
@@ -155,7 +155,7 @@ def compared_in_answers(session: Session, job: Job, one: Built, reference: Path 
 def _answers(one: Built, inputs: list[np.ndarray]) -> list[np.ndarray]:
     if one.target.runtime == "tensorflow":
         return run_saved_model(one.file.parent, inputs, one.ports)
-    return run_model(one.file, inputs, one.ports, workers=os.cpu_count() or 1)
+    return run_model(one.file, inputs, one.ports, workers=workers())
 
 
 def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages, job: Job) -> None:

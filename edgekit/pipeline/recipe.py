@@ -117,12 +117,14 @@ class Device:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a build may take of this machine; no result depends on it.
+    """What a build may take of this machine.
 
+    jobs: cores to use; default those this process may run on, or what OMP_NUM_THREADS says.
     cache_limit: what the cache may hold: "2GB", "5%" of the disk, "off"; "auto" is $EDGEKIT_CACHE_LIMIT, or
         10 GB or a tenth of the disk.
     """
 
+    jobs: int | None = None
     cache_limit: str = "auto"
 
 
@@ -202,6 +204,8 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
             raise UsageError(f"{where}: [data] {name} = {count}: at least 1 image")
     if recipe.device.threads < 1:
         raise UsageError(f"{where}: [device] threads = {recipe.device.threads}: at least 1")
+    if recipe.machine.jobs is not None and recipe.machine.jobs < 1:
+        raise UsageError(f"{where}: [machine] jobs = {recipe.machine.jobs}: at least 1")
     return recipe
 
 

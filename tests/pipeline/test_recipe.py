@@ -35,6 +35,7 @@ def test_to_dict_reads_back_the_same():
         ({"model": "m", "data": {"calibration": True}}, "int expected"),
         ({"model": "m", "data": {"evaluation": 0}}, "at least 1 image"),
         ({"model": "m", "device": {"threads": 0}}, "at least 1"),
+        ({"model": "m", "machine": {"jobs": 0}}, "[machine] jobs = 0: at least 1"),
         ({"model": "m", "target": {"names": "tflite-int8"}}, "a list of names"),
         ({"model": "m", "target": {"names": []}}, "name at least one"),
         ({"model": "m", "target": "tflite-int8"}, "a section with settings"),
