@@ -28,6 +28,7 @@ def build(
     evaluation: Any = None,
     out: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
+    original: Any = None,
     **settings: Any,
 ) -> Run:
     """Build artifacts with their proofs.
@@ -39,6 +40,8 @@ def build(
         evaluation: (images, labels) or images alone, preprocessed likewise; optional.
         out: directory of the report and the artifacts; default build/NAME.
         class_names: one name an output, for labels.txt.
+        original: the module that `model` was made from (pruned, retrained, rewritten): every proof refers to
+            its answers. Same inputs and outputs.
         settings: sections of a recipe, e.g. quantize={"profile": "fast"}, device={"profile": "off"}.
     Returns: a Run: `run.artifacts["tflite-int8"].path`, `run.report` (the content of report.json), `run.ok`.
     Raises: EdgekitError for input that cannot be used. A failed gate does not raise: see `run.ok` and
@@ -54,4 +57,5 @@ def build(
         out=out,
         class_names=class_names,
         settings=settings,
+        original=original,
     )

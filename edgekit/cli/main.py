@@ -87,6 +87,13 @@ def build(
     data: Annotated[
         str | None, typer.Option("--data", help="embedded (generated images) or imagefolder:PATH.")
     ] = None,
+    original: Annotated[
+        str | None,
+        typer.Option("--original", help="The model that MODEL was made from; proofs refer to its answers."),
+    ] = None,
+    original_weights: Annotated[
+        str | None, typer.Option("--original-weights", help="Weights of --original; default auto.")
+    ] = None,
     weights: Annotated[
         str | None, typer.Option("--weights", help="auto, reference, imagenet, random, or a weights file.")
     ] = None,
@@ -139,6 +146,8 @@ def build(
     settings: dict[str, Any] = {
         "model": model,
         "weights": weights,
+        "original": original,
+        "original_weights": original_weights,
         "resolution": resolution,
         "seed": seed,
         "data": {"source": data, "calibration": calibration, "evaluation": evaluation},

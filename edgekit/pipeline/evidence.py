@@ -29,7 +29,7 @@ from edgekit.report import SCHEMA_VERSION, validate
 from edgekit.report.html import render_html
 from edgekit.report.markdown import render_markdown
 from edgekit.targets import get_target
-from edgekit.verify.cost import cost
+from edgekit.verify.cost import Cost, cost
 from edgekit.verify.latency import machine
 
 
@@ -86,11 +86,22 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
             "passes": [{"name": r.name, "rewrites": r.rewrites} for r in facts.rewrites],
         },
     }
+    if facts.job.variant.parent is not None:
+        report["variants"] = _variants(facts, counted)
     if rows := _runtimes(facts):
         report["runtimes"] = rows
     if facts.together is not None:
         report["agreement"] = _agreement(facts.together, least_agreement(facts))
     return _finite(report)
+
+
+def _variants(facts: Facts, counted: Cost) -> list[dict[str, Any]]:
+    """From the original to what was built, with what each costs."""
+    first, last = facts.job.variant.original, facts.job.variant
+    return [
+        {"step": variant.step, "name": variant.name, "params": found.params, "macs": found.macs}
+        for variant, found in ((first, cost(facts.original)), (last, counted))
+    ]
 
 
 def _runtimes(facts: Facts) -> list[dict[str, Any]]:

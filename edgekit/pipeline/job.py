@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgekit.lower.ports import Ports
     from edgekit.passes import PassRecord
     from edgekit.pipeline.recipe import Recipe
+    from edgekit.pipeline.variant import Variant
     from edgekit.runtimes.audit import Audit
     from edgekit.runtimes.delegation import Delegation
     from edgekit.runtimes.tensorflow.run import TensorflowCheck
@@ -32,17 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A module with its weights and images; `identity` names it in the store, None when nothing can."""
+    """A model, in the form that is built, with its weights and images."""
 
     name: str
-    module: torch.nn.Module
+    variant: Variant
     examples: tuple[torch.Tensor, ...]  # one an input, (1, ...)
     weights: dict[str, Any]
     calibration: Source | Given
     evaluation: Source | Given | None
     class_names: tuple[str, ...] | None
     preprocessing: dict[str, Any] | None
-    identity: dict[str, Any] | None
 
     @property
     def file_name(self) -> str:
@@ -150,6 +150,7 @@ class Facts:
     recipe: Recipe
     job: Job
     graph: Graph
+    original: Graph  # optimized, like `graph`; the same one where nothing was changed
     rewrites: list[PassRecord]
     reference: Path | None
     built: list[Built]

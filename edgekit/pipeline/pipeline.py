@@ -25,6 +25,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +54,7 @@ from edgekit.pipeline.cache_limit import cache_limit
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
 from edgekit.pipeline.session import Display, Line, Session
 from edgekit.pipeline.store import Store
+from edgekit.pipeline.variant import GIVEN, ORIGINAL, Variant, require_same_signature
 from edgekit.pipeline.versions import versions
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.quantize.given import complete, is_given
@@ -98,6 +100,7 @@ def build_from_python(
     out: str | os.PathLike[str] | None,
     class_names: Sequence[str] | None,
     settings: dict[str, Any],
+    original: torch.nn.Module | None = None,
 ) -> Run:
     """The body of `edgekit.build`; see there."""
     where = "edgekit.build"
@@ -105,6 +108,8 @@ def build_from_python(
     if isinstance(model, str):
         if calibration is not None or evaluation is not None:
             raise UsageError(f"{where}: images with a model's name: data={{'source': 'imagefolder:PATH'}}")
+        if original is not None:
+            raise UsageError(f"{where}: an original module with a model's name: original by its name too")
         return build(recipes.from_dict({"model": model, **settings}, where), out=out)
     name = type(model).__name__
     recipe = recipes.from_dict({"model": name, "weights": "as given", **settings}, where)
@@ -118,14 +123,13 @@ def build_from_python(
     weights = {"kind": "as given", "source": "the module handed over", "sha256": None, "untrained": False}
     job = Job(
         name=name,
-        module=model.eval(),
+        variant=_handed_over(model, original, name),
         examples=tuple(torch.from_numpy(array[:1]) for array in images.arrays),
         weights=weights,
         calibration=Given(images),
         evaluation=judged,
         class_names=tuple(class_names) if class_names else None,
         preprocessing=None,
-        identity=None,
     )
     with _session(recipe.machine, None, True, None) as session:
         return _build(session, recipe, job, [get_target(t) for t in recipe.target.names], out)
@@ -160,17 +164,25 @@ def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
         example = torch.from_numpy(next(calibration.images.batches(1)))
         if tuple(example.shape) != model.input_shape:
             raise DataError(f"{data.source}: images of {tuple(example.shape)}: {model.input_shape} is needed")
-    known = model.source in ("torchvision", "timm")
+    variant = _named(model)
+    if recipe.original is not None:
+        first = zoo.resolve(
+            recipe.original,
+            recipe.original_weights,
+            trust=trust,
+            resolution=recipe.resolution,
+            seed=recipe.seed,
+        )
+        variant = replace(variant, step=GIVEN, parent=_named(first))
     return Job(
         name=model.name,
-        module=model.module,
+        variant=variant,
         examples=(example,),
         weights=model.weights,
         calibration=calibration,
         evaluation=Source(data.source, "evaluation", data.evaluation, model.preprocessing),
         class_names=model.class_names,
         preprocessing=model.preprocessing.to_dict(),
-        identity={"name": model.name, "source": model.source, "weights": model.weights} if known else None,
     )
 
 
@@ -182,12 +194,14 @@ def _build(
     out: str | os.PathLike[str] | None,
 ) -> Run:
     _refuse_settings(recipe, targets)
-    graph = _captured(session, job)
+    graphs = [_captured(session, job, v) for v in dict.fromkeys((job.variant.original, job.variant))]
     with session.step("optimize"):
-        rewrites = passes.optimize(graph)
+        rewrites = [passes.optimize(graph) for graph in graphs][-1]
+    original, graph = graphs[0], graphs[-1]
+    require_same_signature(original, graph, job.name)
     _refuse_unsupported(graph, targets)
     given = _taken_off(session, job, graph)
-    reference = _reference(session, job, graph)
+    reference = _reference(session, job, original)
     kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
     built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
@@ -203,7 +217,7 @@ def _build(
     for one in built:
         proofs.timed_by_layer(session, recipe.device, one)
     with session.step("report"):
-        facts = Facts(recipe, job, graph, rewrites, reference, built, baselines, together)
+        facts = Facts(recipe, job, graph, original, rewrites, reference, built, baselines, together)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
 
 
@@ -223,30 +237,45 @@ def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
         raise UnsupportedError("; ".join(dict.fromkeys(lines)))
 
 
-def _captured(session: Session, job: Job) -> Graph:
-    if job.identity is None:
-        with session.step("capture"):
-            if (program := getattr(job.module, "exported", None)) is not None:
-                return capture.import_program(program, job.name, job.examples)
-            if (file := getattr(job.module, "imported", None)) is not None:
-                return _proven(job, file)
-            return capture.capture(job.module, job.examples, job.name)
+def _named(model: zoo.Model) -> Variant:
+    """A resolved model as the original of its chain."""
+    known = model.source in ("torchvision", "timm")
+    identity = {"name": model.name, "source": model.source, "weights": model.weights} if known else None
+    return Variant(ORIGINAL, model.name, model.module, identity)
+
+
+def _handed_over(model: torch.nn.Module, original: torch.nn.Module | None, name: str) -> Variant:
+    if original is None:
+        return Variant(ORIGINAL, name, model.eval(), None)
+    first = Variant(ORIGINAL, type(original).__name__, original.eval(), None)
+    return Variant(GIVEN, name, model.eval(), None, first)
+
+
+def _captured(session: Session, job: Job, variant: Variant) -> Graph:
+    module, label = variant.module, "" if job.variant.parent is None else variant.step
+    if variant.identity is None:
+        with session.step(f"capture {label}".strip()):
+            if (program := getattr(module, "exported", None)) is not None:
+                return capture.import_program(program, variant.name, job.examples)
+            if (file := getattr(module, "imported", None)) is not None:
+                return _proven(variant, file)
+            return capture.capture(module, job.examples, variant.name)
 
     def make(directory: Path, _line: Line) -> None:
-        save(capture.capture(job.module, job.examples, job.name), directory / "graph.safetensors")
+        save(capture.capture(module, job.examples, variant.name), directory / "graph.safetensors")
 
-    key = {"model": job.identity, "input": list(job.examples[0].shape), "versions": versions()}
-    return load(session.stage("capture", key, make) / "graph.safetensors")
+    key = {"model": variant.identity, "input": list(job.examples[0].shape), "versions": versions()}
+    return load(session.stage("capture", key, make, label) / "graph.safetensors")
 
 
-def _proven(job: Job, file: onnx_file.OnnxFile) -> Graph:
+def _proven(variant: Variant, file: onnx_file.OnnxFile) -> Graph:
     """The graph of an ONNX file, a float one held against ONNX Runtime."""
-    assert isinstance(job.module.graph, Graph)
-    graph = job.module.graph.copy()
+    assert isinstance(variant.module.graph, Graph)
+    graph = variant.module.graph.copy()
     if onnx_file.is_quantized(graph):  # by its definition: 8-bit kernels of old CPUs saturate
         onnx_file.prove(graph, file)
         return graph
-    runtime = open_session(file.model.SerializeToString(), job.name)
+    runtime = open_session(file.model.SerializeToString(), variant.name)
     names = list(file.inputs)
     onnx_file.prove(graph, file, lambda arrays: runtime.run(None, dict(zip(names, arrays, strict=True))))
     return graph
@@ -264,7 +293,7 @@ def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
 
 
 def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
-    """Directory with the float graph's answers, labels.npy (if any) and images.json."""
+    """Directory with the original's answers in float, labels.npy (if any) and images.json."""
     source = job.evaluation
     if source is None:
         return None

@@ -130,10 +130,16 @@ class Machine:
 
 @dataclass(frozen=True)
 class Recipe:
-    """model: a name, timm:NAME, tv:NAME, FILE.py:FUNCTION or an exported .pt2; weights: see edgekit.zoo."""
+    """model: a name, timm:NAME, tv:NAME, FILE.py:FUNCTION or an exported .pt2; weights: see edgekit.zoo.
+
+    original: the model that `model` was made from, in the same spellings, with weights of its own; every
+        proof refers to its answers.
+    """
 
     model: str
     weights: str = "auto"
+    original: str | None = None
+    original_weights: str = "auto"
     resolution: int | None = None
     seed: int = 0
     data: Data = field(default_factory=Data)

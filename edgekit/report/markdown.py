@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edgekit.report import charts, compare, facts, formats, units
+from edgekit.report import charts, compare, facts, formats, units, variants
 from edgekit.report.schema import validate
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is a letter
@@ -48,7 +48,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         where = f" ({_over(gate)})" if gate.get("target") else ""
         hint = f" Try: {text(gate['hint'])}" if gate.get("hint") else ""
         lines.append(f"- **{text(gate['name'])}**{where}: {text(gate['detail'])}.{hint}")
-    lines += _targets(report) + _runtimes(report) + _agreement(report)
+    lines += _targets(report) + _variants(report) + _runtimes(report) + _agreement(report)
     for name, artifact in report["artifacts"].items():
         lines += ["", f"## {text(name)}", ""]
         lines += _artifact(name, artifact)
@@ -86,6 +86,16 @@ def _targets(report: dict[str, Any]) -> list[str]:
         "float latency p50 / p90 / p99", "partitions",
     ]  # fmt: skip
     return ["", *table(head, rows, right=(6,))] if rows else ["", "No artifact was built."]
+
+
+def _variants(report: dict[str, Any]) -> list[str]:
+    found = variants.rows(report)
+    if not found:
+        return []
+    rows = [[text(r.step), code(r.name), r.params, r.macs] for r in found]
+    said = "Accuracy, agreement and noise are against the first row."
+    head = table(["step", "model", "parameters", "MACs"], rows, right=(2, 3))
+    return ["", "## What was made of the original", "", said, "", *head]
 
 
 def _runtimes(report: dict[str, Any]) -> list[str]:
