@@ -18,11 +18,11 @@ import torch
 from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.quantize import qparams, rounding, rules
+from edgekit.quantize.fused import Arguments
 from edgekit.quantize.images import Given, Images
 from edgekit.quantize.lockstep import fitting_images, lockstep
 from edgekit.quantize.observers import Observations, channel_mean
 from edgekit.quantize.simulate import Simulator, in_integers
-from edgekit.quantize.walk import Arguments
 
 Tensor = torch.Tensor
 TRIM = 0.1  # share of images set aside on either side of each channel's shift

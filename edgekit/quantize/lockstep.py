@@ -8,12 +8,14 @@ Between nodes the batches wait as they came, or as bytes where they are integers
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import finish, walk
+from edgekit.quantize.fused import Arguments
 from edgekit.quantize.images import Images, bytes_per_image
-from edgekit.quantize.walk import Arguments
 
 Tensor = torch.Tensor
 BUDGET_BYTES = 1 << 30  # of tensors alive at the same time
@@ -46,30 +48,38 @@ def lockstep(
         apply: a node, its arguments, one list a batch, and the batches' numbers of images, to its outputs in
             every batch.
     """
-    waiting: list[dict[Value, Tensor]] = []
+    waiting: list[list[Tensor]] = []
     sizes: list[int] = []
     for pieces in images.batches(at_once):
         sizes.append(len(pieces[0]))
-        inputs = zip(graph.inputs, pieces, strict=True)
-        waiting.append({value: start(value, piece) for value, piece in inputs})
-    packs = len(waiting) > 1
-    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
+        waiting.append([start(v, piece) for v, piece in zip(graph.inputs, pieces, strict=True)])
+    sources, packs = set(graph.inputs), len(sizes) > 1
 
-    def read(value: Value | None, held: dict[Value, Tensor]) -> Tensor | None:
-        if value is None:
-            return None
-        return constant(value) if value.is_constant else _unpacked(value, held[value])
+    def held(value: Value, tensors: Any) -> list[Tensor]:
+        if value.is_constant:
+            return [constant(value)] * len(sizes)
+        return [_packed(value, t) if packs and value not in sources else t for t in tensors]
 
-    for i, node in enumerate(graph.nodes):
-        batches: list[Arguments] = [[read(operand, held) for operand in node.inputs] for held in waiting]
-        for spent in node.operands:
-            if last_use[spent] == i:
-                for held in waiting:
-                    held.pop(spent, None)
-        for held, outputs in zip(waiting, apply(node, batches, sizes), strict=True):
-            for value, tensor in zip(node.outputs, outputs, strict=True):
-                if value in last_use:
-                    held[value] = _packed(value, tensor) if packs else tensor
+    def step(node: Node, args: list[list[Tensor] | None]) -> list[list[Tensor]]:
+        batches: list[Arguments] = [
+            [
+                None if t is None or v is None else _read(v, t[i])
+                for v, t in zip(node.inputs, args, strict=True)
+            ]
+            for i in range(len(sizes))
+        ]
+        args.clear()
+        return [list(column) for column in zip(*apply(node, batches, sizes), strict=True)]
+
+    inputs = [list(column) for column in zip(*waiting, strict=True)]
+    del waiting
+    steps = walk(graph, inputs, step, held)
+    del inputs
+    finish(steps)
+
+
+def _read(value: Value, tensor: Tensor) -> Tensor:
+    return tensor if value.is_constant else _unpacked(value, tensor)
 
 
 def _packed(value: Value, codes: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from edgekit.errors import QuantizationError
 from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import MOVES, OPS
+from edgekit.graph.run import finish, walk
 from edgekit.quantize import rules
+from edgekit.quantize.fused import Arguments, activate_, without_activation
 from edgekit.quantize.images import BATCH, Given, Images, images_first, per_image
-from edgekit.quantize.walk import Arguments, activate_, walk, without_activation
 
 Tensor = torch.Tensor
 
@@ -123,7 +124,7 @@ def observe(graph: Graph, images: Given | Images, samples: int = 0, batch: int =
     with torch.inference_mode():
         for pieces in images.batches(batch):
             kept.begin(graph, pieces)
-            results = walk(graph, pieces, kept.node)
+            results = finish(walk(graph, pieces, kept.node))
             outputs.append([kept.by_image(v, t) for v, t in zip(graph.outputs, results, strict=True)])
     result = kept.finish()
     result.outputs = [torch.cat(pieces) for pieces in zip(*outputs, strict=True)]

@@ -21,11 +21,11 @@ from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import OPS, WEIGHT_AXIS
 from edgekit.quantize import qparams
 from edgekit.quantize.bias_correction import trimmed_mean
+from edgekit.quantize.fused import Arguments, activate_
 from edgekit.quantize.images import Given, Images
 from edgekit.quantize.lockstep import fitting_images, lockstep
 from edgekit.quantize.observers import channel_mean
 from edgekit.quantize.simulate import Simulator, to_codes
-from edgekit.quantize.walk import Arguments, activate_
 
 Tensor = torch.Tensor
 _WEIGHTED = frozenset(WEIGHT_AXIS)

@@ -19,9 +19,10 @@ import torch
 from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import MOVES, OPS
+from edgekit.graph.run import finish, walk
 from edgekit.quantize import qparams, rules
+from edgekit.quantize.fused import Arguments
 from edgekit.quantize.images import BATCH, Given, Images
-from edgekit.quantize.walk import Arguments, walk
 
 Tensor = torch.Tensor
 _INF = math.inf
@@ -84,12 +85,15 @@ class Simulator:
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """One batch, a real tensor per graph input, to real outputs."""
         start = [self.start(v, t) for v, t in zip(self.graph.inputs, inputs, strict=True)]
-        results = walk(self.graph, start, self.step, self.constant)
+        results = finish(walk(self.graph, start, self.step, self.as_read))
         return [_real(t, v) for t, v in zip(results, self.graph.outputs, strict=True)]
 
     def start(self, value: Value, tensor: Tensor) -> Tensor:
         """A graph input as its readers take it."""
         return to_codes(tensor, value.quant) if value.quant else tensor
+
+    def as_read(self, value: Value, tensor: Tensor) -> Tensor:
+        return self.constant(value) if value.is_constant else tensor
 
     def constant(self, value: Value) -> Tensor:
         if value not in self.constants:

@@ -17,8 +17,8 @@ import torch
 
 from edgekit.errors import ArtifactError
 from edgekit.graph import batch
-from edgekit.graph.ir import Graph, Value
-from edgekit.graph.run import run
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run, walk
 from edgekit.lower.ports import Ports
 from edgekit.runtimes.layout import to_graph
 from edgekit.runtimes.litert.run import infer, open_interpreter, slots
@@ -159,7 +159,7 @@ def fidelity(graph: Graph, probe: Probe, inputs: Inputs, shipped: Source | None 
     rows: list[OpFidelity] = []
     counts: dict[str, list[int]] = {}
     unchecked: list[str] = []
-    for node, results in _walk(graph, [torch.from_numpy(array) for array in arrays], actual):
+    for node, results in _computed(graph, [torch.from_numpy(array) for array in arrays], actual):
         checked = False
         for value, expected in zip(node.outputs, results, strict=True):
             if value.quant is None or value.name not in actual:
@@ -237,23 +237,23 @@ def _relative_error(wanted: np.ndarray, found: np.ndarray) -> float:
     return error / peak if peak else error
 
 
-def _walk(graph: Graph, inputs: Sequence[Tensor], actual: Mapping[str, Tensor]) -> Any:
-    """Yield (node, computed outputs) in order; readers of an exposed value get the runtime's own integers."""
-    env: dict[Value, Tensor] = {}
-    for value, real in zip(graph.inputs, inputs, strict=True):
-        own = quantize_reals(real, value.quant) if value.quant is not None else real
-        env[value] = actual.get(value.name, own)
-    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
+def _computed(
+    graph: Graph, inputs: Sequence[Tensor], actual: Mapping[str, Tensor]
+) -> Iterator[tuple[Node, Sequence[Tensor]]]:
+    """(node, computed outputs) in order; readers of an exposed value get the runtime's own integers."""
+    sources = set(graph.inputs)
+
+    def formula(node: Node, args: list[Tensor | None]) -> Sequence[Tensor]:
+        absent = [value is None or value.is_constant for value in node.inputs]
+        return compute(node, [None if gone else arg for gone, arg in zip(absent, args, strict=True)])
+
+    def seen(value: Value, tensor: Tensor) -> Tensor:
+        if value in sources and value.quant is not None:
+            tensor = quantize_reals(tensor, value.quant)
+        return tensor if value.is_constant else actual.get(value.name, tensor)
+
     with torch.inference_mode():
-        for i, node in enumerate(graph.nodes):
-            operands = [None if v is None or v.is_constant else env[v] for v in node.inputs]
-            results = compute(node, operands)
-            yield node, results
-            for value, result in zip(node.outputs, results, strict=True):
-                env[value] = actual.get(value.name, result)
-            for spent in node.operands:
-                if last_use[spent] == i:
-                    env.pop(spent, None)
+        yield from walk(graph, inputs, formula, seen)
 
 
 def _same_answers(probe: Probe, shipped: Source, inputs: Inputs) -> bool:

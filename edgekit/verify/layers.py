@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.run import run, run_node
+from edgekit.graph.run import run, run_node, walk
 from edgekit.runtimes.runtime import Inputs, as_inputs
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.fidelity import batch_dims
@@ -143,20 +143,11 @@ def _introduced(
     graph: Graph, batch: list[Tensor], reals: Mapping[Value, Tensor]
 ) -> Iterator[tuple[Node | None, Value, Tensor]]:
     """(node, value, runtime minus float operator on the runtime's own inputs) for every value in `reals`."""
-    env: dict[Value, Tensor] = {}
     for source, real in zip(graph.inputs, batch, strict=True):
-        env[source] = reals.get(source, real)
         if source in reals:
             yield None, source, reals[source] - real
-    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
-    for i, node in enumerate(graph.nodes):
-        args = [None if v is None else env[v] if v.data is None else v.data.detach() for v in node.inputs]
-        with torch.no_grad():
-            results = run_node(node, args)
-        for value, result in zip(node.outputs, results, strict=True):
-            env[value] = reals.get(value, result)
-            if value in reals:
-                yield node, value, reals[value] - result
-        for spent in node.operands:
-            if last_use[spent] == i:
-                env.pop(spent, None)
+    with torch.no_grad():
+        for node, results in walk(graph, batch, run_node, lambda v, t: reals.get(v, t)):
+            for value, result in zip(node.outputs, results, strict=True):
+                if value in reals:
+                    yield node, value, reals[value] - result

@@ -25,7 +25,7 @@ import torch
 
 from edgekit.errors import ArtifactError
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.run import per_image, run_node
+from edgekit.graph.run import per_image, run, run_node, walk
 from edgekit.runtimes.placed import Placed, placed_values
 from edgekit.runtimes.runtime import Inputs, as_inputs, run_model
 from edgekit.verify.drift import sqnr_db
@@ -182,22 +182,24 @@ def _expected(
 
     The input is one of them: a saturated picture lies on the edge between two steps wherever it is saturated.
     """
-    env: dict[Value, Tensor] = {}
     for value, real in zip(graph.inputs, image, strict=True):
-        env[value] = actual.get(value.name, _on_grid(value, real))
         if value.name in actual and value.quant is not None:
             yield Node("input", [], [value], {}, ""), value, quantize_reals(real, value.quant)
-    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
+
+    def seen(value: Value, tensor: Tensor) -> Tensor:
+        found = None if value.is_constant else actual.get(value.name)
+        return _stored(value, tensor) if found is None else found
+
     with torch.inference_mode():
-        for i, node in enumerate(graph.nodes):
-            operands = [None if v is None else _constant(v) if v.is_constant else env[v] for v in node.inputs]
-            for value, result in zip(node.outputs, run_node(node, operands), strict=True):
-                env[value] = actual.get(value.name, _on_grid(value, result))
+        for node, results in walk(graph, image, run_node, seen):
+            for value, result in zip(node.outputs, results, strict=True):
                 if value.name in actual and value.quant is not None:
                     yield node, value, quantize_reals(result, value.quant)
-            for spent in node.operands:
-                if last_use[spent] == i:
-                    env.pop(spent, None)
+
+
+def _stored(value: Value, real: Tensor) -> Tensor:
+    """A value as its readers find it in the file."""
+    return _constant(value) if value.is_constant else _on_grid(value, real)
 
 
 def _on_grid(value: Value, real: Tensor) -> Tensor:
@@ -221,13 +223,8 @@ def _constant(value: Value) -> Tensor:
 
 def _meant(graph: Graph, image: Sequence[Tensor]) -> list[np.ndarray]:
     """The outputs of the graph for one image with every annotated value on its grid."""
-    env: dict[Value, Tensor] = {v: _on_grid(v, real) for v, real in zip(graph.inputs, image, strict=True)}
     with torch.inference_mode():
-        for node in graph.nodes:
-            operands = [None if v is None else _constant(v) if v.is_constant else env[v] for v in node.inputs]
-            for value, result in zip(node.outputs, run_node(node, operands), strict=True):
-                env[value] = _on_grid(value, result)
-    given = [_constant(v) if v.is_constant else env[v] for v in graph.outputs]
+        given = run(graph, image, _stored)
     return [t.reshape(per_image(v.shape)).numpy() for v, t in zip(graph.outputs, given, strict=True)]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from edgekit.errors import ArtifactError, GraphError
 from edgekit.graph.check import check
 from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.run import as_module, run
+from edgekit.graph.run import as_module, run, run_node, walk
 
 CONV = {"stride": (1, 1), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1}
 
@@ -333,18 +334,80 @@ def test_on_value_sees_every_value_once_and_decides_what_readers_see() -> None:
     assert not results[0].any() and not results[3].any() and results[1].any()
 
 
-def test_before_node_sees_each_node_with_its_arguments() -> None:
+def test_apply_computes_each_node_from_its_arguments() -> None:
     graph = small()
     seen = []
-    run(graph, [noise(1, 3, 6, 6)], before_node=lambda node, args: seen.append((node.op, len(args))))
-    assert seen == [("conv2d", 3), ("relu", 1), ("mean", 1)]
+
+    def apply(node: Node, args: list[torch.Tensor | None]) -> tuple[torch.Tensor, ...]:
+        seen.append((node.op, [arg is not None for arg in args]))
+        return tuple(2 * t for t in run_node(node, args))
+
+    x = noise(1, 3, 6, 6)
+    (result,) = run(graph, [x], apply=apply)
+    assert [op for op, _ in seen] == ["conv2d", "relu", "mean"]
+    torch.testing.assert_close(result, 8 * outputs(graph, x)[0])
+
+
+def test_a_walk_yields_what_nodes_computed_and_its_readers_see_what_the_hook_says() -> None:
+    graph = small()
+    steps = walk(graph, [noise(2, 3, 6, 6)], run_node, lambda v, t: t * 0 if v.name == "relu1" else t)
+    found = {node.op: results for node, results in steps}
+    assert found["relu"][0].any() and not found["mean"][0].any()
+
+
+def test_a_walk_holds_nothing_that_nobody_reads_any_more() -> None:
+    """The second result of a split has no reader, and the image none behind the split."""
+    image = Value("image", (1, 4, 2, 2))
+    left, right, out = (Value(n, (1, 2, 2, 2)) for n in ("left", "right", "out"))
+    last = Value("last", (1, 2, 2, 2))
+    nodes = [
+        Node("split", [image], [left, right], {"sizes": (2, 2), "dim": 1}),
+        Node("relu", [left], [out]),
+        Node("neg", [out], [last]),
+    ]
+    made: dict[str, weakref.ref[torch.Tensor]] = {}
+
+    def apply(node: Node, args: list[torch.Tensor | None]) -> list[torch.Tensor]:
+        return [t.clone() for t in run_node(node, args)]  # pieces are views of the whole otherwise
+
+    def watch(value: Value, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        made[value.name] = weakref.ref(tensor)
+        return tensor
+
+    alive = []
+    steps = walk(Graph([image], [last], nodes), [noise(1, 4, 2, 2)], apply, watch)
+    while True:
+        try:
+            next(steps)
+        except StopIteration:
+            break
+        alive.append({name for name, one in made.items() if one() is not None})
+    assert alive == [{"left"}, {"out"}, {"last"}]
+
+
+def test_constants_as_operands_and_as_outputs_pass_the_hook_once() -> None:
+    table = Value("table", (1, 3, 6, 6), data=noise(1, 3, 6, 6))
+    image, total, twice = (Value(n, (1, 3, 6, 6)) for n in ("image", "total", "twice"))
+    nodes = [Node("add", [table, image], [total]), Node("mul", [total, table], [twice])]
+    seen: Counter[str] = Counter()
+
+    def watch(value: Value, tensor: torch.Tensor) -> torch.Tensor:
+        seen[value.name] += 1
+        return -tensor if value is table else tensor
+
+    x = noise(2, 3, 6, 6, seed=1)
+    got = run(Graph([image], [twice, table], nodes), [x], watch)
+    torch.testing.assert_close(got[0], (x - table.data) * -table.data)
+    torch.testing.assert_close(got[1], -table.data)
+    assert set(seen.values()) == {1}
 
 
 def test_a_graph_that_bakes_the_batch_runs_image_by_image() -> None:
     graph = chain((1, 4, 2, 2), ("reshape", (4, 4), [], {"shape": (4, 4)}), ("relu", (4, 4), [], {}))
     graph.batchable = False
     x = noise(3, 4, 2, 2)
-    torch.testing.assert_close(outputs(graph, x)[0], x.relu().reshape(12, 4))
+    torch.testing.assert_close(outputs(graph, x)[0], x.relu().reshape(3, 4, 4))
 
 
 def test_a_graph_that_bakes_the_batch_splits_every_input() -> None:
@@ -354,7 +417,7 @@ def test_a_graph_that_bakes_the_batch_splits_every_input() -> None:
     graph = Graph([a, b], [total], [*nodes, Node("add", flat, [total])], batchable=False)
     check(graph)
     x, y = noise(3, 2), noise(3, 2, seed=1)
-    torch.testing.assert_close(outputs(graph, x, y)[0], (x + y).reshape(-1))
+    torch.testing.assert_close(outputs(graph, x, y)[0], x + y)
 
 
 def test_training_the_module_changes_the_graph() -> None:
