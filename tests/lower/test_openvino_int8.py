@@ -11,6 +11,7 @@ from openvino_runs import executed, run_files
 
 from edgekit.capture import capture
 from edgekit.graph.ir import Graph, Value
+from edgekit.graph.run import run
 from edgekit.lower.openvino import lower, prepare
 from edgekit.passes import optimize
 from edgekit.quantize import simulate, sqnr_db
@@ -139,6 +140,28 @@ def test_what_is_added_in_place_is_not_called_rounded(kind: str) -> None:
         alone = [row["origins"] for row in executed(lowered.files) if row["layer"] != "Convolution"]
         assert not any("/Add" in name for name in alone)
         assert "Clamp" not in {op.builtin for op in lowered.operators}
+
+
+@pytest.mark.parametrize("layer_scale", [1.0, 1e-6, 1e-7, 1e-8])
+def test_the_plugin_keeps_the_zero_point_of_every_grid(layer_scale: float) -> None:
+    """A branch behind a small layer scale: a FakeQuantize that narrow would lose its lower half."""
+    s = Sketch((1, 8, 10, 12))
+    x = s.conv(s.input, 8)
+    hidden = s.op("gelu", s.conv(x, 16))
+    weight, bias = s.const(8, 16, 1, 1, scale=0.25 * layer_scale), s.const(8, scale=0.3 * layer_scale)
+    attrs = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1, "activation": None}
+    branch = s.op("conv2d", hidden, weight, bias, **attrs)
+    tokens = s.op("permute", s.op("add", x, branch, activation=None), dims=(0, 2, 3, 1))
+    normal = s.op("layer_norm", tokens, s.const(8), s.const(8), normalized_shape=(8,), eps=1e-6)
+    graph = s.graph(s.linear(normal, 4))
+    images = torch.randn((4, *s.input.shape[1:]), generator=torch.Generator().manual_seed(3))
+    annotate(graph, images)
+    prepared = prepare(graph, INT8)
+    lowered = lower(prepared, INT8, outputs_also=(branch.name,))
+    _, found = run_files(lowered.files, images[:1])
+    seen: dict[str, torch.Tensor] = {}
+    run(prepared, [images[:1]], on_value=lambda v, t: seen.setdefault(v.name, t))
+    assert sqnr_db(seen[branch.name], torch.from_numpy(found)) > 30.0
 
 
 def test_one_rounding_serves_a_chain_of_moves() -> None:

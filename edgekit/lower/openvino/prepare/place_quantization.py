@@ -16,11 +16,17 @@ import numpy as np
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import WEIGHT_AXIS
+from edgekit.lower.openvino.constants import bounds
 from edgekit.lower.openvino.context import moves_codes, moves_grids
+
+# The plugin takes a FakeQuantize that begins between -1e-6 and 0 for one that begins at 0. Layer scale begins
+# so small: such values stay float, and nothing they are added to could show them.
+_LEAST_LOW = 2e-6
 
 
 def place_quantization(graph: Graph) -> int:
     """Drop the parameters of what stays float; returns how many values keep theirs."""
+    _drop_narrow(graph)
     wishes = _wishes(graph)
     users, outputs = graph.users(), set(graph.outputs)
     for value in list(graph.values()):
@@ -36,6 +42,15 @@ def place_quantization(graph: Graph) -> int:
     _center_right_operands(graph)
     _drop_constants(graph)
     return sum(v.quant is not None for v in graph.values())
+
+
+def _drop_narrow(graph: Graph) -> None:
+    for value in graph.values():
+        if value.is_constant or value.quant is None:
+            continue
+        low, _ = bounds(value.quant)
+        if -_LEAST_LOW < low < 0.0:
+            value.quant = None
 
 
 def _wishes(graph: Graph) -> dict[Node, list[Value]]:
