@@ -284,6 +284,28 @@ def _grown_pool(activation: str | None) -> Build:
     return build
 
 
+def _compared(op: str) -> Build:
+    """The image with a second tensor that it crosses."""
+    return lambda s: s.op(op, s.input, s.op("hardsigmoid", s.input))
+
+
+def _where(s: Sketch) -> Value:
+    """Chosen between two grids, by a comparison."""
+    asked = s.op("greater", s.input, s.fixed(torch.tensor(0.25)))
+    return s.op("where", asked, s.input, s.op("mul", s.input, s.fixed(torch.tensor([-0.1])), activation=None))
+
+
+def _where_number(s: Sketch) -> Value:
+    return s.op(
+        "where", s.op("greater", s.input, s.op("relu6", s.input)), s.fixed(torch.tensor(0.5)), s.input
+    )
+
+
+def _where_channels(s: Sketch) -> Value:
+    """A fixed condition that broadcasts."""
+    return s.op("where", s.fixed((torch.arange(8.0) % 2).view(8, 1, 1)), s.input, s.op("hardswish", s.input))
+
+
 _POOL = {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1)}
 _EVEN = {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0)}
 _STEM = (1, 3, 32, 32)
@@ -343,6 +365,13 @@ OP_CASES: dict[str, Case] = {
         lambda s: s.op("group_norm", s.input, s.const(8), s.const(8), groups=4, eps=1e-5),
         float_tolerance=1e-5,
     ),
+    "rms_norm": Case(
+        lambda s: s.op("rms_norm", s.tokens(s.input), s.const(8), normalized_shape=(8,), eps=1e-6),
+        float_tolerance=1e-5,
+    ),
+    "rms_norm-image": Case(
+        lambda s: s.op("rms_norm", s.input, None, normalized_shape=(10, 12), eps=1e-3), float_tolerance=1e-5
+    ),
     "l2_normalize": Case(unary("l2_normalize", dim=1, eps=1e-12), float_tolerance=1e-5),
     # activations
     "relu": Case(unary("relu")),
@@ -360,6 +389,7 @@ OP_CASES: dict[str, Case] = {
     "leaky_relu": Case(unary("leaky_relu", negative_slope=0.2)),
     "prelu": Case(lambda s: s.op("prelu", s.input, s.const(8))),
     "mish": Case(unary("mish"), float_tolerance=1e-5),
+    "softplus": Case(unary("softplus"), float_tolerance=1e-5),
     "clamp": Case(unary("clamp", low=-0.5, high=1.5)),
     "clamp-low": Case(unary("clamp", low=-0.5, high=None)),
     "softmax": Case(unary("softmax", dim=1)),
@@ -383,6 +413,26 @@ OP_CASES: dict[str, Case] = {
     "rsqrt": Case(positive("rsqrt"), float_tolerance=1e-5),
     "pow": Case(unary("pow", exponent=2.0)),
     "pow-3": Case(positive("pow", exponent=3.0), float_tolerance=1e-5),
+    "floor": Case(unary("floor")),
+    "ceil": Case(unary("ceil")),
+    "round": Case(unary("round")),
+    "sign": Case(unary("sign")),
+    "sin": Case(unary("sin"), float_tolerance=1e-5),
+    "cos": Case(unary("cos"), float_tolerance=1e-5),
+    "greater": Case(_compared("greater")),
+    "greater-number": Case(lambda s: s.op("greater", s.input, s.fixed(torch.tensor(0.5)))),
+    "greater_equal": Case(_compared("greater_equal")),
+    "greater_equal-channels": Case(lambda s: s.op("greater_equal", s.input, s.const(8, 1, 1))),
+    "equal": Case(lambda s: s.op("equal", s.op("relu", s.input), s.fixed(torch.tensor(0.0)))),
+    "where": Case(_where),
+    "where-number": Case(_where_number),
+    "where-channels": Case(_where_channels),
+    "argmax": Case(unary("argmax", dim=1, keepdim=False)),
+    "argmax-keepdim": Case(unary("argmax", dim=3, keepdim=True)),
+    "argmax-tokens": Case(lambda s: s.op("argmax", s.tokens(s.input), dim=-1, keepdim=False)),
+    "topk": Case(unary("topk", k=3, dim=1)),
+    "topk-width": Case(unary("topk", k=2, dim=3)),
+    "topk_indices": Case(unary("topk_indices", k=3, dim=1)),
     # pooling and reductions
     "max_pool2d": Case(unary("max_pool2d", **_EVEN)),
     "max_pool2d-padded": Case(unary("max_pool2d", **_POOL)),
@@ -441,6 +491,8 @@ OP_CASES: dict[str, Case] = {
     "channel_shuffle-folded": Case(_shuffle),
     "pixel_shuffle": Case(unary("pixel_shuffle", factor=2)),
     "pixel_unshuffle": Case(unary("pixel_unshuffle", factor=2)),
+    "gather": Case(unary("gather", dim=1, indices=(7, 0, 3, 3, 1))),
+    "gather-width": Case(unary("gather", dim=3, indices=tuple(range(12))[::-1])),
     "roll": Case(unary("roll", shifts=(-2, 3), dims=(2, 3))),
     "windows": Case(_windows),
     "resize_bilinear": Case(unary("resize_bilinear", size=(20, 18)), int8_lsb=1),

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.shapes import infer_shapes
 
 
 class Builder:
@@ -23,7 +24,7 @@ class Builder:
         self.names: set[str] = set()
         self.constants: dict[int, Value] = {}
         self.constant_names: dict[int, str] = {}
-        self.keep_alive: list[torch.Tensor] = []
+        self.keep_alive: list[Any] = []
         self.source = ""
         self.leaf = False
         self.meta: Any = None
@@ -39,7 +40,10 @@ class Builder:
         return name
 
     def value(self, x: Any) -> Value:
-        """A Value for a Value, tensor or number; the same tensor gives the same constant."""
+        """A Value for a Value, tensor or number; the same tensor gives the same constant.
+
+        Numbers of the graph are float32, whole ones too; booleans stay what they are.
+        """
         if isinstance(x, Value):
             return x
         if not isinstance(x, torch.Tensor):
@@ -47,24 +51,39 @@ class Builder:
         if id(x) not in self.constants:
             name = self.name(self.constant_names.get(id(x), f"{self.source or 'model'}/constant"))
             data = x.detach()
-            data = data.float() if data.is_floating_point() else data
+            data = data if data.dtype == torch.bool else data.float()
             self.constants[id(x)] = Value(name, tuple(x.shape), str(data.dtype).removeprefix("torch."), data)
             self.keep_alive.append(x)
         return self.constants[id(x)]
 
+    def derived(self, origin: torch.Tensor, made: torch.Tensor, suffix: str = "") -> torch.Tensor:
+        """`made` out of the constant `origin`, under its name."""
+        name = self.constant_names.get(id(origin), f"{self.source or 'model'}/constant")
+        self.constant_names[id(made)] = f"{name}{suffix}"
+        self.keep_alive += [origin, made]
+        return made
+
     def emit(
         self, op: str, inputs: Iterable[Any], dims: Iterable[int] | None = None, /, **attrs: Any
     ) -> Value:
-        """Append a node with one output, by default of the operator's own shape."""
-        if dims is None:
-            dims = self.meta.shape
-        return self.emit_many(op, inputs, [dims], **attrs)[0]
+        """Append a node with one output; its shape comes from running it on meta tensors."""
+        return self.emit_many(op, inputs, None if dims is None else [dims], **attrs)[0]
 
     def emit_many(
-        self, op: str, inputs: Iterable[Any], shapes: Iterable[Iterable[int]], /, **attrs: Any
+        self, op: str, inputs: Iterable[Any], shapes: Iterable[Iterable[int]] | None = None, /, **attrs: Any
     ) -> list[Value]:
+        """The same with all outputs."""
         values = [None if x is None else self.value(x) for x in inputs]
         stem = self.source if self.leaf and self.source else "/".join(filter(None, (self.source, op)))
-        outputs = [Value(self.name(stem), tuple(int(d) for d in shape)) for shape in shapes]
-        self.graph.nodes.append(Node(op, values, outputs, attrs, self.source))
-        return outputs
+        node = Node(op, values, [], attrs, self.source)
+        found = infer_shapes(node) if shapes is None else shapes
+        node.outputs = [Value(self.name(stem), tuple(int(d) for d in shape)) for shape in found]
+        self.graph.nodes.append(node)
+        return node.outputs
+
+    def reshape(self, x: Value, sizes: Iterable[int]) -> Value:
+        """To `sizes`, recorded so that the leading dimension stays the batch's."""
+        wanted = tuple(int(d) for d in sizes)
+        if wanted == tuple(x.shape):
+            return x
+        return self.emit("reshape", (x,), wanted, shape=(-1, *wanted[1:]) if wanted else ())

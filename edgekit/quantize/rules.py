@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.ops import EVERYTHING, MOVES, OPS, SAME, WEIGHT_AXIS, Fixed, Range
+from edgekit.graph.ops import EVERYTHING, MOVES, OPS, PLACES, SAME, WEIGHT_AXIS, Fixed, Range
 
 _INF = math.inf
 _DTYPES = ("int8", "int16")
@@ -61,12 +61,24 @@ def activations(graph: Graph) -> list[Value]:
             parametric = weight_of(node) is not None or node.op == "conv_transpose2d"
             own = i > 0 and (parametric or node.op in FLOAT_PARAMETERS)
             (parameters if own else operands).add(value)
+    places = _places(graph)
     return [
         value
         for value in graph.values()
         if value.dtype.startswith("float")
+        and value not in places
         and (not value.is_constant or (value in operands and value not in parameters))
     ]
+
+
+def _places(graph: Graph) -> set[Value]:
+    """Results of ops that point somewhere, and what only moves them."""
+    found: set[Value] = set()
+    for node in graph.nodes:
+        moved = node.op in MOVES and node.operands and all(v in found for v in node.operands)
+        if node.op in PLACES or moved:
+            found.update(node.outputs)
+    return found
 
 
 def groups(graph: Graph) -> list[list[Value]]:

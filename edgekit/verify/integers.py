@@ -30,7 +30,9 @@ LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767)}
 _FLOAT32_EXACT = 2.0**24
 _MOVES = frozenset(
     ("reshape", "permute", "split", "slice", "expand", "channel_shuffle", "pixel_shuffle")
-) | frozenset(("pixel_unshuffle", "roll", "pad", "concat", "max_pool2d", "amax", "resize_nearest"))
+) | frozenset(
+    ("pixel_unshuffle", "roll", "pad", "concat", "max_pool2d", "amax", "resize_nearest", "gather", "topk")
+)
 _INTEGER_SUMS = frozenset(
     ("conv2d", "linear", "mul", "mean", "add", "sub", "avg_pool2d", "adaptive_avg_pool2d")
 )

@@ -341,32 +341,56 @@ def test_training_mode_is_refused_wherever_it_hides() -> None:
 
 def test_all_unsupported_ops_are_listed_with_their_modules() -> None:
     def body(m: Any, x: torch.Tensor) -> torch.Tensor:
-        return F.softplus(x) + torch.cumsum(x, 1)
+        return torch.erfinv(x) + torch.cumprod(x, 1)
 
-    module = nn.Sequential(Apply(body), nn.SELU(), nn.Softplus(), nn.CELU(2.0))
+    module = nn.Sequential(Apply(body), nn.SELU(), Apply(lambda m, x: torch.erfinv(x)))
     with pytest.raises(CaptureError) as caught:
         capture(module.eval(), X, "net")
     message = str(caught.value)
     assert message.startswith("[capture] net: cannot import ") and "\n" not in message
-    assert "aten.softplus.default at 0" in message and "aten.cumsum.default at 0" in message
+    line = f"(graphs.py:{Apply.forward.__code__.co_firstlineno + 1})"
+    assert f"aten.erfinv.default at 0 {line}, 2 {line}" in message
+    assert f"aten.cumprod.default at 0 {line}" in message
 
 
 def test_unsupported_arguments_are_listed_too() -> None:
     def fn(m: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (
-            F.scaled_dot_product_attention(x, x, x, is_causal=True),
-            F.interpolate(x, scale_factor=1.3),
-            F.avg_pool2d(x, 2, divisor_override=3),
-            torch.cumsum(x, 1),
+            F.softplus(x, threshold=1),
+            F.avg_pool2d(x, 3, 2, 1, count_include_pad=False, divisor_override=3),
+            torch.linalg.vector_norm(x, 0),
+            x.gather(1, x.argmax(1, keepdim=True)),
+            F.conv2d(x, x.mean(0, keepdim=True)),
+            x.half().float(),
+            torch.einsum("ncii->nc", x),
+            F.grid_sample(x, m.grid, align_corners=False),
+            torch.cumprod(x, 1),
         )
 
-    message = refusal(fn)
-    for part in ("causal", "lands between pixels", "divisor", "aten.cumsum"):
+    message = refusal(fn, grid=torch.zeros(1, 8, 8, 2))
+    for part in (
+        "softplus with a threshold of 1 (at least 14)",
+        "a divisor of its own and windows of several sizes",
+        "a 0-norm (any other)",
+        "indices that depend on the input (fixed ones)",
+        "a convolution whose weight depends on the input",
+        "a cast from float32 to float16 (float32)",
+        "which takes a diagonal",
+        "grid_sample (resizing to a fixed size)",
+        "aten.cumprod",
+    ):
         assert part in message
 
 
-def test_one_dimensional_convolution_is_named() -> None:
-    assert "aten.conv1d" in refusal(lambda m, x: m.line(x.flatten(2)), line=nn.Conv1d(4, 4, 3))
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_layers_over_too_many_steps_are_named() -> None:
+    lines = {
+        "a recurrent layer over 300 steps (unrolled: at most 256)": nn.GRU(4, 4, batch_first=True),
+        "an LSTM with a projection (proj_size=0)": nn.LSTM(4, 4, batch_first=True, proj_size=2),
+    }
+    for line, layer in lines.items():
+        steps = 300 if "steps" in line else 8
+        assert line in refusal(lambda m, x: m.rnn(x.flatten(2).mT[:, :1].expand(1, steps, 4))[0], rnn=layer)  # noqa: B023
 
 
 def test_batch_norm_without_statistics() -> None:
@@ -376,7 +400,35 @@ def test_batch_norm_without_statistics() -> None:
 
 
 def test_data_dependent_control_flow() -> None:
-    assert "cannot trace" in refusal(lambda m, x: x + 1 if x.sum() > 0 else x)
+    message = refusal(lambda m, x: x + 1 if x.sum() > 0 else x)
+    assert "decides by the picture's numbers at the top level (test_capture.py:" in message
+    assert "torch.where" in message
+
+
+class Undecided(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.mean() > 0 else -x
+
+
+def test_a_decision_within_a_module_names_it_and_its_line(caplog: pytest.LogCaptureFixture) -> None:
+    line = Undecided.forward.__code__.co_firstlineno + 1
+    message = refusal(lambda m, x: m.inner(m.conv(x)), conv=conv(), inner=nn.Sequential(Undecided()))
+    assert f"at inner.0 (test_capture.py:{line})" in message
+    assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+@pytest.mark.parametrize(
+    ("fn", "cure"),
+    [
+        (lambda m, x: x * x.sum().item(), "a Python number out of a tensor: keep it a tensor"),
+        (lambda m, x: x[x > 0].sum(), "indices that depend on the input (fixed ones)"),
+        (lambda m, x: (x > 0).nonzero().float().sum(), "write it with torch.where"),
+        (lambda m, x: x.masked_select(x > 0).sum(), "write it with torch.where"),
+    ],
+)
+def test_numbers_and_shapes_out_of_the_picture(fn: Callable[..., Any], cure: str) -> None:
+    message = refusal(fn)
+    assert cure in message and "at top level (graphs.py:" in message
 
 
 @pytest.mark.parametrize("fn", [lambda m, x: F.dropout(x), lambda m, x: x + torch.rand(1, 4, 8, 8)])

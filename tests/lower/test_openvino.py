@@ -59,8 +59,8 @@ def test_int8_answers_as_the_simulation_does(case: Case) -> None:
     for value, wanted, found in zip(
         reference.outputs, simulate(prepared, image), run_files(lowered.files, image), strict=True
     ):
-        assert value.quant is not None
-        assert np.abs(found - wanted.numpy()).max() <= (case.int8_lsb + 0.01) * value.quant.scale[0]
+        step = value.quant.scale[0] if value.quant else 0.0  # places are whole numbers
+        assert np.abs(found - wanted.numpy()).max() <= (case.int8_lsb + 0.01) * step
 
 
 @pytest.mark.parametrize("target", ["openvino-float16", "openvino-int8"])

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from edgekit.capture.onnx.builder import Builder, ErfTerm
 from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer, number, positive
 from edgekit.graph.ir import Value
-
-if TYPE_CHECKING:
-    from edgekit.capture.onnx import Importer
 
 
 def _unary(onnx_op: str, op: str) -> None:
@@ -35,7 +33,7 @@ for _onnx_op, _op in {
 
 
 @importer("Clip")
-def clip(imp: Importer, node: OnnxNode, x: Any, low: Any = None, high: Any = None) -> Value:
+def clip(imp: Builder, node: OnnxNode, x: Any, low: Any = None, high: Any = None) -> Value:
     """Bounds are attributes up to opset 10; float32's own bounds are none."""
     bounds = []
     for given, name in ((low, "min"), (high, "max")):
@@ -51,7 +49,7 @@ def clip(imp: Importer, node: OnnxNode, x: Any, low: Any = None, high: Any = Non
 
 
 @importer("HardSigmoid")
-def hard_sigmoid(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def hard_sigmoid(imp: Builder, node: OnnxNode, x: Any) -> Value:
     """clip(alpha * x + beta, 0, 1)."""
     alpha, beta = float(node.get("alpha", 0.2)), float(node.get("beta", 0.5))
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
@@ -61,17 +59,17 @@ def hard_sigmoid(imp: Importer, node: OnnxNode, x: Any) -> Value:
 
 
 @importer("Gelu")
-def gelu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def gelu(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("gelu", (x,), approximate=node.get("approximate", "none"))
 
 
 @importer("Elu")
-def elu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def elu(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("elu", (x,), alpha=float(node.get("alpha", 1.0)))
 
 
 @importer("Selu")
-def selu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def selu(imp: Builder, node: OnnxNode, x: Any) -> Value:
     """gamma * elu(x, alpha)."""
     alpha = float(node.get("alpha", 1.67326319217681884765625))
     gamma = float(node.get("gamma", 1.05070102214813232421875))
@@ -79,12 +77,12 @@ def selu(imp: Importer, node: OnnxNode, x: Any) -> Value:
 
 
 @importer("LeakyRelu")
-def leaky_relu(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def leaky_relu(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("leaky_relu", (x,), negative_slope=float(node.get("alpha", 0.01)))
 
 
 @importer("PRelu")
-def prelu(imp: Importer, node: OnnxNode, x: Any, slope: Any) -> Value:
+def prelu(imp: Builder, node: OnnxNode, x: Any, slope: Any) -> Value:
     slope = constant(slope, "slopes")
     aligned = (1,) * (len(x.shape) - slope.ndim) + slope.shape
     if slope.size != 1 and (len(aligned) < 2 or aligned[1] != slope.size):
@@ -93,26 +91,26 @@ def prelu(imp: Importer, node: OnnxNode, x: Any, slope: Any) -> Value:
 
 
 @importer("Softplus")
-def softplus(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def softplus(imp: Builder, node: OnnxNode, x: Any) -> Value:
     """relu(x) + log(1 + exp(-|x|)), which does not overflow."""
     small = imp.emit("exp", (imp.emit("neg", (imp.emit("abs", (x,)),)),))
     return imp.emit("add", (imp.emit("relu", (x,)), imp.emit("log", (imp.emit("add", (small, 1.0)),))))
 
 
 @importer("Softsign")
-def softsign(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def softsign(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("div", (x, imp.emit("add", (imp.emit("abs", (x,)), 1.0))))
 
 
 @importer("Softmax")
-def softmax(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def softmax(imp: Builder, node: OnnxNode, x: Any) -> Value:
     flat, dim = _softmax_axis(imp, node, x)
     y = imp.emit("softmax", (flat,), dim=dim)
     return y if flat is x else imp.reshape(y, x.shape)
 
 
 @importer("LogSoftmax")
-def log_softmax(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def log_softmax(imp: Builder, node: OnnxNode, x: Any) -> Value:
     """x - max - log(sum(exp(x - max)))."""
     flat, dim = _softmax_axis(imp, node, x)
     shifted = imp.emit("sub", (flat, imp.emit("amax", (flat,), dims=(dim,), keepdim=True)))
@@ -121,7 +119,7 @@ def log_softmax(imp: Importer, node: OnnxNode, x: Any) -> Value:
     return y if flat is x else imp.reshape(y, x.shape)
 
 
-def _softmax_axis(imp: Importer, node: OnnxNode, x: Value) -> tuple[Value, int]:
+def _softmax_axis(imp: Builder, node: OnnxNode, x: Value) -> tuple[Value, int]:
     """Up to opset 12 the sum runs over every dimension from `axis` on."""
     rank = len(x.shape)
     if imp.opset >= 13:
@@ -133,25 +131,15 @@ def _softmax_axis(imp: Importer, node: OnnxNode, x: Value) -> tuple[Value, int]:
 
 
 # arithmetic
-@dataclass(frozen=True)
-class ErfTerm:
-    """factor * x**power * (plus_one + erf(x / sqrt(2))): a GELU in the making."""
-
-    x: Value
-    plus_one: bool = False
-    power: int = 0
-    factor: float = 1.0
-
-
 @importer("Erf")
-def erf(imp: Importer, node: OnnxNode, x: Any) -> Any:
+def erf(imp: Builder, node: OnnxNode, x: Any) -> Any:
     scaled = imp.scaled(x)
     if scaled is None or abs(scaled[1] * math.sqrt(2) - 1) > 1e-4:
         raise Unsupported("Erf (only within GELU)")
     return ErfTerm(scaled[0])
 
 
-def _of_erf(imp: Importer, op: str, term: ErfTerm, other: Any) -> Any:
+def _of_erf(imp: Builder, op: str, term: ErfTerm, other: Any) -> Any:
     factor = number(other)
     if op == "add" and factor == 1 and term == ErfTerm(term.x):
         return replace(term, plus_one=True)
@@ -170,7 +158,7 @@ def _of_erf(imp: Importer, op: str, term: ErfTerm, other: Any) -> Any:
     return term
 
 
-def _binary(imp: Importer, op: str, a: Any, b: Any) -> Any:
+def _binary(imp: Builder, op: str, a: Any, b: Any) -> Any:
     if isinstance(b, ErfTerm) and op in ("add", "mul"):
         a, b = b, a
     if isinstance(a, ErfTerm):
@@ -184,7 +172,7 @@ for _onnx_op, _op in {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}.it
     importer(_onnx_op)(lambda imp, node, a, b, op=_op: _binary(imp, op, a, b))
 
 
-def _many(imp: Importer, op: str, xs: tuple[Any, ...]) -> Any:
+def _many(imp: Builder, op: str, xs: tuple[Any, ...]) -> Any:
     result = xs[0]
     for x in xs[1:]:
         result = _binary(imp, op, result, x)
@@ -196,17 +184,17 @@ for _onnx_op, _op in {"Sum": "add", "Max": "maximum", "Min": "minimum"}.items():
 
 
 @importer("Mean")
-def mean(imp: Importer, node: OnnxNode, *xs: Any) -> Value:
+def mean(imp: Builder, node: OnnxNode, *xs: Any) -> Value:
     return imp.emit("mul", (_many(imp, "add", xs), 1.0 / len(xs)))
 
 
 @importer("Reciprocal")
-def reciprocal(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def reciprocal(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("div", (1.0, x))
 
 
 @importer("Pow")
-def power(imp: Importer, node: OnnxNode, x: Any, exponent: Any) -> Value:
+def power(imp: Builder, node: OnnxNode, x: Any, exponent: Any) -> Value:
     value = number(exponent)
     if value is None or not isinstance(x, Value):
         raise Unsupported("an exponent that is not one number")
@@ -214,19 +202,19 @@ def power(imp: Importer, node: OnnxNode, x: Any, exponent: Any) -> Value:
 
 
 @importer("Identity")
-def identity(imp: Importer, node: OnnxNode, x: Any) -> Any:
+def identity(imp: Builder, node: OnnxNode, x: Any) -> Any:
     return x
 
 
 @importer("Dropout")
-def dropout(imp: Importer, node: OnnxNode, x: Any, ratio: Any = None, training: Any = None) -> tuple[Any]:
+def dropout(imp: Builder, node: OnnxNode, x: Any, ratio: Any = None, training: Any = None) -> tuple[Any]:
     if training is not None and (isinstance(training, Value) or np.asarray(training).any()):
         raise Unsupported("Dropout in training mode")
     return (x,)
 
 
 @importer("Cast", "CastLike")
-def cast(imp: Importer, node: OnnxNode, x: Any, like: Any = None) -> Any:
+def cast(imp: Builder, node: OnnxNode, x: Any, like: Any = None) -> Any:
     """Between floats nothing happens: the graph computes in float32."""
     wanted = node.get("to", 1)
     if like is not None and not isinstance(like, Value) and like.dtype.kind != "f":

@@ -11,7 +11,7 @@ from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, impor
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
-    from edgekit.capture.onnx import Importer
+    from edgekit.capture.onnx.builder import Builder
 
 Pads = tuple[int, int, int, int]
 
@@ -44,7 +44,7 @@ def window_pads(node: OnnxNode, x: Value, kernel: Sequence[int]) -> Pads:
 
 
 @importer("Conv")
-def conv(imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> Value:
+def conv(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> Value:
     x, weight = image(x), constant(weight, "weights")
     return imp.emit(
         "conv2d",
@@ -57,7 +57,7 @@ def conv(imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -
 
 
 @importer("ConvTranspose")
-def conv_transpose(imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> Value:
+def conv_transpose(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> Value:
     """torch crops both ends alike: what the end loses more is sliced off, less is output_padding."""
     x, weight = image(x), constant(weight, "weights")
     stride, dilation = ints(node, "strides", (1, 1)), ints(node, "dilations", (1, 1))
@@ -103,13 +103,13 @@ def _transposed_pads(
     return found
 
 
-def _linear(imp: Importer, x: Value, weight: np.ndarray, bias: Any) -> Value:
+def _linear(imp: Builder, x: Value, weight: np.ndarray, bias: Any) -> Value:
     """weight (I, O) as ONNX keeps it."""
     return imp.emit("linear", (x, imp.transposed(weight), bias))
 
 
 @importer("Gemm")
-def gemm(imp: Importer, node: OnnxNode, a: Any, b: Any, c: Any = None) -> Value:
+def gemm(imp: Builder, node: OnnxNode, a: Any, b: Any, c: Any = None) -> Value:
     """alpha * a @ b + beta * c."""
     alpha, beta = float(node.get("alpha", 1.0)), float(node.get("beta", 1.0))
     if node.get("transA", 0):
@@ -140,7 +140,7 @@ def gemm(imp: Importer, node: OnnxNode, a: Any, b: Any, c: Any = None) -> Value:
 
 
 @importer("MatMul")
-def matmul(imp: Importer, node: OnnxNode, a: Any, b: Any) -> Value:
+def matmul(imp: Builder, node: OnnxNode, a: Any, b: Any) -> Value:
     if isinstance(a, Value) and isinstance(b, np.ndarray) and b.ndim == 2:
         return _linear(imp, a, b, None)
     return imp.emit("matmul", (a, b))
@@ -148,7 +148,7 @@ def matmul(imp: Importer, node: OnnxNode, a: Any, b: Any) -> Value:
 
 @importer("BatchNormalization")
 def batch_norm(
-    imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any, mean: Any, var: Any
+    imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any, mean: Any, var: Any
 ) -> tuple[Value, ...]:
     if node.get("training_mode", 0) or len([o for o in node.outputs if o]) > 1:
         raise Unsupported("batch norm in training mode")
@@ -157,7 +157,7 @@ def batch_norm(
 
 
 @importer("LayerNormalization")
-def layer_norm(imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> tuple[Value, ...]:
+def layer_norm(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> tuple[Value, ...]:
     axis = positive(int(node.get("axis", -1)), len(x.shape))
     shape = tuple(x.shape[axis:])
     scale, shift = (
@@ -173,13 +173,13 @@ def layer_norm(imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any = N
 
 
 @importer("InstanceNormalization")
-def instance_norm(imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any) -> Value:
+def instance_norm(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any) -> Value:
     eps = float(node.get("epsilon", 1e-5))
     return imp.emit("group_norm", (x, weight, bias), groups=x.shape[1], eps=eps)
 
 
 @importer("GroupNormalization")
-def group_norm(imp: Importer, node: OnnxNode, x: Any, weight: Any, bias: Any) -> Value:
+def group_norm(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any) -> Value:
     """Scale and bias are one a group up to opset 20, one a channel from 21."""
     groups, channels = int(node.attrs["num_groups"]), x.shape[1]
     per_channel = [

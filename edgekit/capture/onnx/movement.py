@@ -11,23 +11,23 @@ from edgekit.capture.onnx.registry import OnnxNode, Unsupported, importer, integ
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
-    from edgekit.capture.onnx import Importer
+    from edgekit.capture.onnx.builder import Builder
 
 _MAX_PIECES = 64  # a gather of scattered indices becomes one slice a run
 
 
 @importer("Shape")
-def shape(imp: Importer, node: OnnxNode, x: Any) -> np.ndarray:
+def shape(imp: Builder, node: OnnxNode, x: Any) -> np.ndarray:
     return np.array(x.shape[node.get("start", 0) : node.get("end")], dtype=np.int64)
 
 
 @importer("Size")
-def size(imp: Importer, node: OnnxNode, x: Any) -> np.ndarray:
+def size(imp: Builder, node: OnnxNode, x: Any) -> np.ndarray:
     return np.array(math.prod(x.shape), dtype=np.int64)
 
 
 @importer("Reshape")
-def reshape(imp: Importer, node: OnnxNode, x: Any, wanted: Any) -> Value:
+def reshape(imp: Builder, node: OnnxNode, x: Any, wanted: Any) -> Value:
     sizes = integers(wanted, "sizes")
     if not node.get("allowzero", 0):
         sizes = [x.shape[i] if d == 0 else d for i, d in enumerate(sizes)]
@@ -38,14 +38,14 @@ def reshape(imp: Importer, node: OnnxNode, x: Any, wanted: Any) -> Value:
 
 
 @importer("Flatten")
-def flatten(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def flatten(imp: Builder, node: OnnxNode, x: Any) -> Value:
     axis = int(node.get("axis", 1))
     axis += len(x.shape) if axis < 0 else 0
     return imp.reshape(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
 
 @importer("Squeeze")
-def squeeze(imp: Importer, node: OnnxNode, x: Any, axes: Any = None) -> Value:
+def squeeze(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Value:
     axes = node.get("axes") if axes is None else axes
     rank = len(x.shape)
     gone = (
@@ -57,7 +57,7 @@ def squeeze(imp: Importer, node: OnnxNode, x: Any, axes: Any = None) -> Value:
 
 
 @importer("Unsqueeze")
-def unsqueeze(imp: Importer, node: OnnxNode, x: Any, axes: Any = None) -> Value:
+def unsqueeze(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Value:
     listed = integers(node.get("axes") if axes is None else axes, "axes")
     rank = len(x.shape) + len(listed)
     new = {positive(a, rank) for a in listed}
@@ -66,13 +66,13 @@ def unsqueeze(imp: Importer, node: OnnxNode, x: Any, axes: Any = None) -> Value:
 
 
 @importer("Transpose")
-def transpose(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def transpose(imp: Builder, node: OnnxNode, x: Any) -> Value:
     dims = tuple(node.get("perm") or range(len(x.shape))[::-1])
     return imp.emit("permute", (x,), dims=dims)
 
 
 @importer("Concat")
-def concat(imp: Importer, node: OnnxNode, *xs: Any) -> Value:
+def concat(imp: Builder, node: OnnxNode, *xs: Any) -> Value:
     kept = [x for x in xs if x is not None and math.prod(x.shape)]
     if len(kept) == 1:
         return kept[0]
@@ -80,7 +80,7 @@ def concat(imp: Importer, node: OnnxNode, *xs: Any) -> Value:
 
 
 @importer("Split")
-def split(imp: Importer, node: OnnxNode, x: Any, sizes: Any = None) -> tuple[Value, ...]:
+def split(imp: Builder, node: OnnxNode, x: Any, sizes: Any = None) -> tuple[Value, ...]:
     """Sizes are an attribute up to opset 12, then an input, or equal parts."""
     dim = positive(int(node.get("axis", 0)), len(x.shape))
     given = node.get("split") if sizes is None else sizes
@@ -92,7 +92,7 @@ def split(imp: Importer, node: OnnxNode, x: Any, sizes: Any = None) -> tuple[Val
     return tuple(imp.emit_many("split", (x,), sizes=tuple(parts), dim=dim))
 
 
-def cut(imp: Importer, x: Value, dim: int, start: int, end: int, step: int = 1) -> Value:
+def cut(imp: Builder, x: Value, dim: int, start: int, end: int, step: int = 1) -> Value:
     if (start, end, step) == (0, x.shape[dim], 1):
         return x
     return imp.emit("slice", (x,), dim=dim, start=start, end=end, step=step)
@@ -100,7 +100,7 @@ def cut(imp: Importer, x: Value, dim: int, start: int, end: int, step: int = 1) 
 
 @importer("Slice")
 def slice_(
-    imp: Importer,
+    imp: Builder,
     node: OnnxNode,
     x: Any,
     starts: Any = None,
@@ -123,7 +123,7 @@ def slice_(
 
 
 @importer("Gather")
-def gather(imp: Importer, node: OnnxNode, x: Any, index: Any) -> Value:
+def gather(imp: Builder, node: OnnxNode, x: Any, index: Any) -> Value:
     """Constant indices: one slice for every run of equal steps."""
     if not isinstance(x, Value) or isinstance(index, Value):
         raise Unsupported("Gather with indices that depend on the input")
@@ -151,7 +151,7 @@ def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
 
 
 @importer("Expand")
-def expand(imp: Importer, node: OnnxNode, x: Any, wanted: Any) -> Value:
+def expand(imp: Builder, node: OnnxNode, x: Any, wanted: Any) -> Value:
     """-1 wherever nothing is repeated, so that the batch stays free."""
     asked = integers(wanted, "sizes")
     rank = max(len(asked), len(x.shape))
@@ -164,7 +164,7 @@ def expand(imp: Importer, node: OnnxNode, x: Any, wanted: Any) -> Value:
 
 
 @importer("Tile")
-def tile(imp: Importer, node: OnnxNode, x: Any, repeats: Any) -> Value:
+def tile(imp: Builder, node: OnnxNode, x: Any, repeats: Any) -> Value:
     for dim, count in enumerate(integers(repeats, "repeats")):
         if count > 1:
             x = imp.emit("concat", [x] * count, dim=dim)
@@ -172,9 +172,7 @@ def tile(imp: Importer, node: OnnxNode, x: Any, repeats: Any) -> Value:
 
 
 @importer("Pad")
-def pad(
-    imp: Importer, node: OnnxNode, x: Any, pads: Any = None, value: Any = None, axes: Any = None
-) -> Value:
+def pad(imp: Builder, node: OnnxNode, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Value:
     """Attributes up to opset 10, then inputs; ONNX lists all lows, then all highs."""
     amounts = integers(node.get("pads") if pads is None else pads, "pads")
     rank = len(x.shape)
@@ -195,7 +193,7 @@ def pad(
 
 
 @importer("DepthToSpace")
-def depth_to_space(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def depth_to_space(imp: Builder, node: OnnxNode, x: Any) -> Value:
     """CRD is torch's pixel_shuffle; DCR keeps the channel innermost."""
     block, (n, c, h, w) = int(node.attrs["blocksize"]), x.shape
     if node.get("mode", "DCR") == "CRD":
@@ -206,7 +204,7 @@ def depth_to_space(imp: Importer, node: OnnxNode, x: Any) -> Value:
 
 
 @importer("SpaceToDepth")
-def space_to_depth(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def space_to_depth(imp: Builder, node: OnnxNode, x: Any) -> Value:
     """The place within a block comes before the channel; torch's pixel_unshuffle has it after."""
     block, (n, c, h, w) = int(node.attrs["blocksize"]), x.shape
     y = imp.reshape(x, (n, c, h // block, block, w // block, block))

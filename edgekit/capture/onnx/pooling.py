@@ -9,7 +9,7 @@ from edgekit.capture.onnx.registry import OnnxNode, Unsupported, importer, integ
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
-    from edgekit.capture.onnx import Importer
+    from edgekit.capture.onnx.builder import Builder
 
 
 def _window(node: OnnxNode, x: Value) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def _window(node: OnnxNode, x: Value) -> dict[str, Any]:
 
 
 @importer("MaxPool")
-def max_pool(imp: Importer, node: OnnxNode, x: Any) -> tuple[Value, ...]:
+def max_pool(imp: Builder, node: OnnxNode, x: Any) -> tuple[Value, ...]:
     x = image(x)
     if len([o for o in node.outputs if o]) > 1:
         raise Unsupported("MaxPool with indices")
@@ -46,7 +46,7 @@ def max_pool(imp: Importer, node: OnnxNode, x: Any) -> tuple[Value, ...]:
 
 
 @importer("AveragePool")
-def average_pool(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def average_pool(imp: Builder, node: OnnxNode, x: Any) -> Value:
     x = image(x)
     if set(ints(node, "dilations", (1, 1))) != {1}:
         raise Unsupported("a dilated AveragePool")
@@ -72,16 +72,16 @@ def average_pool(imp: Importer, node: OnnxNode, x: Any) -> Value:
 
 
 @importer("GlobalAveragePool")
-def global_average_pool(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def global_average_pool(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("mean", (x,), dims=tuple(range(2, len(x.shape))), keepdim=True)
 
 
 @importer("GlobalMaxPool")
-def global_max_pool(imp: Importer, node: OnnxNode, x: Any) -> Value:
+def global_max_pool(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("amax", (x,), dims=tuple(range(2, len(x.shape))), keepdim=True)
 
 
-def _reduce(imp: Importer, op: str, node: OnnxNode, x: Any, axes: Any = None) -> Value:
+def _reduce(imp: Builder, op: str, node: OnnxNode, x: Any, axes: Any = None) -> Value:
     """Axes are an attribute up to opset 12 (ReduceSum) or 17, then an input."""
     axes = node.get("axes") if axes is None else axes
     listed = integers(axes, "axes") if axes is not None else []
@@ -97,16 +97,16 @@ for _onnx_op, _op in {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "am
 
 
 @importer("ReduceMin")
-def reduce_min(imp: Importer, node: OnnxNode, x: Any, axes: Any = None) -> Value:
+def reduce_min(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Value:
     return imp.emit("neg", (_reduce(imp, "amax", node, imp.emit("neg", (x,)), axes),))
 
 
 @importer("ReduceSumSquare", "ReduceL2")
-def reduce_squares(imp: Importer, node: OnnxNode, x: Any, axes: Any = None) -> Value:
+def reduce_squares(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Value:
     total = _reduce(imp, "sum", node, imp.emit("mul", (x, x)), axes)
     return imp.emit("sqrt", (total,)) if node.op == "ReduceL2" else total
 
 
 @importer("ReduceL1")
-def reduce_absolute(imp: Importer, node: OnnxNode, x: Any, axes: Any = None) -> Value:
+def reduce_absolute(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Value:
     return _reduce(imp, "sum", node, imp.emit("abs", (x,)), axes)

@@ -6,26 +6,16 @@ and keep the parameters that give their integers back exactly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from edgekit.capture.onnx.builder import Builder, Quantized
 from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer
 from edgekit.graph.ir import QuantParams, Value
 
-if TYPE_CHECKING:
-    from edgekit.capture.onnx import Importer
-
 _SIGNED = {"int8": ("int8", 0), "uint8": ("int8", 128), "int16": ("int16", 0), "uint16": ("int16", 32768)}
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What QuantizeLinear made of a Value; only DequantizeLinear, or what moves data, can read it."""
-
-    value: Value
 
 
 def _params(node: OnnxNode, scale: np.ndarray, zero_point: np.ndarray | None, dtype: str) -> QuantParams:
@@ -41,7 +31,7 @@ def _params(node: OnnxNode, scale: np.ndarray, zero_point: np.ndarray | None, dt
 
 
 @importer("QuantizeLinear")
-def quantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any = None) -> Quantized:
+def quantize(imp: Builder, node: OnnxNode, x: Any, scale: Any, zero_point: Any = None) -> Quantized:
     scale = constant(scale, "scales")
     dtype = "uint8" if zero_point is None else constant(zero_point, "zero points").dtype.name
     params = _params(node, scale, zero_point, dtype)
@@ -57,7 +47,7 @@ def quantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any 
 
 
 @importer("DequantizeLinear")
-def dequantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: Any = None) -> Any:
+def dequantize(imp: Builder, node: OnnxNode, x: Any, scale: Any, zero_point: Any = None) -> Any:
     if isinstance(x, Quantized):
         read = _params(node, constant(scale, "scales"), zero_point, _dtype(zero_point))
         made = x.value.quant
@@ -78,7 +68,7 @@ def dequantize(imp: Importer, node: OnnxNode, x: Any, scale: Any, zero_point: An
     return data
 
 
-def _rescaled(imp: Importer, value: Value, made: QuantParams | None, read: QuantParams) -> Value:
+def _rescaled(imp: Builder, value: Value, made: QuantParams | None, read: QuantParams) -> Value:
     """The same integers by another scale: a product, and integer arithmetic has none to do for it."""
     if made is None or (made.zero_point, made.dtype, None) != (read.zero_point, read.dtype, read.axis):
         raise Unsupported("DequantizeLinear with another zero point or type than its QuantizeLinear")

@@ -9,7 +9,7 @@ from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, impor
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
-    from edgekit.capture.onnx import Importer
+    from edgekit.capture.onnx.builder import Builder
 
 _ROUND = {
     "floor": math.floor,
@@ -20,7 +20,7 @@ _ROUND = {
 
 
 @importer("Resize")
-def resize(imp: Importer, node: OnnxNode, x: Any, *rest: Any) -> Value:
+def resize(imp: Builder, node: OnnxNode, x: Any, *rest: Any) -> Value:
     """(x, scales) in opset 10, (x, roi, scales, sizes) from 11."""
     if imp.opset < 11:
         scales, sizes, place = rest[0], None, "asymmetric"
@@ -34,13 +34,13 @@ def resize(imp: Importer, node: OnnxNode, x: Any, *rest: Any) -> Value:
 
 
 @importer("Upsample")
-def upsample(imp: Importer, node: OnnxNode, x: Any, scales: Any = None) -> Value:
+def upsample(imp: Builder, node: OnnxNode, x: Any, scales: Any = None) -> Value:
     scales = node.get("scales") if scales is None else scales
     return _resized(imp, node, x, scales, None, "asymmetric", "floor")
 
 
 def _resized(
-    imp: Importer, node: OnnxNode, x: Any, scales: Any, sizes: Any, place: str, rounding: str
+    imp: Builder, node: OnnxNode, x: Any, scales: Any, sizes: Any, place: str, rounding: str
 ) -> Value:
     if not isinstance(x, Value) or len(x.shape) != 4:
         raise Unsupported(f"{node.op} of {len(x.shape)} dimensions (only images, 4)")

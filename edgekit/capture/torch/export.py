@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+import logging
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import torch
 
 from edgekit.capture.prove import prove
 from edgekit.capture.torch.aliases import aliases_matter
+from edgekit.capture.torch.fx import is_library
 from edgekit.capture.torch.importer import Importer
+from edgekit.capture.torch.inline import inline_regions
 from edgekit.errors import CaptureError
 from edgekit.graph.check import check
 from edgekit.graph.ir import Graph
@@ -41,9 +48,10 @@ def capture(
                 f"[capture] {name} does not run on an input {shapes}: {_one_line(error)}"
             ) from error
         try:
-            program = torch.export.export(module, tuple(x.clone() for x in examples))
+            with _silent():
+                program = torch.export.export(module, tuple(x.clone() for x in examples))
         except Exception as error:  # torch.export raises its internals' exceptions unwrapped
-            raise CaptureError(f"[capture] torch.export cannot trace {name}: {_one_line(error)}") from error
+            raise CaptureError(f"[capture] {_untraceable(error, module, name)}") from error
     return import_program(program, name, example, reference)
 
 
@@ -65,6 +73,7 @@ def import_program(
 ) -> Graph:
     """An ExportedProgram (from `capture` or a loaded .pt2) as a Graph; see `capture`."""
     examples = _examples(example, name)
+    inline_regions(program)
     if aliases_matter(program):
         program = program.run_decompositions({})
     with torch.no_grad():
@@ -94,6 +103,52 @@ def _examples(example: torch.Tensor | Sequence[torch.Tensor], name: str) -> list
 
 def _flatten(result: Any) -> list[torch.Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Torch logs whole graphs when a trace fails, which the error says in one line, and warns of the lists in
+    which its own recurrent layers keep their weights.
+    """
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The tensor attributes? self")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _untraceable(error: BaseException, module: torch.nn.Module, name: str) -> str:
+    """Where the model's own code met what cannot be traced, and what to write there instead."""
+    place = _place(error, module)
+    if type(error).__name__ in ("GuardOnDataDependentSymNode", "UserError", "PendingUnbackedSymbolNotFound"):
+        return (
+            f"{name} decides by the picture's numbers{place}: a graph has one way for all pictures, "
+            "which torch.where can choose within"
+        )
+    return f"torch.export cannot trace {name}{place}: {_one_line(error)}"
+
+
+def _place(error: BaseException, module: torch.nn.Module) -> str:
+    """ "At MODULE (FILE:LINE), the last frame in the model's own code."""
+    paths = {id(part): path or "the top level" for path, part in module.named_modules()}
+    frames = []
+    while error is not None:
+        frames += [
+            (f.f_code.co_filename, line, f.f_locals) for f, line in traceback.walk_tb(error.__traceback__)
+        ]
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+        if frames:
+            break
+    own = [frame for frame in frames if not is_library(frame[0])]
+    if not own:
+        return ""
+    file, line, _ = own[-1]
+    owners = [paths[id(known["self"])] for _, _, known in frames if id(known.get("self")) in paths]
+    return f" at {owners[-1] if owners else 'the top level'} ({PurePath(file).name}:{line})"
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import operator
+import re
 from collections.abc import Callable, Collection
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -27,6 +30,15 @@ COPIES = {  # equal numbers, memory of its own (contiguous: perhaps)
     aten.lift_fresh_copy.default,
 }
 IDENTITY = SAME | COPIES
+_FRAME = re.compile(r'\s*File "(.+)", line (\d+)')
+_GUARDS = (
+    "_assert",
+    "sym_constrain",
+    "_functional_assert",
+    "_functional_sym_constrain",
+    "sym_size",
+    "_check",
+)
 
 
 def is_inplace(node: fx.Node) -> bool:
@@ -58,6 +70,26 @@ def is_leaf(node: fx.Node) -> bool:
     stack = node.meta.get("nn_module_stack") or {}
     kind = str(list(stack.values())[-1][1]) if stack else ""
     return kind.startswith("torch.nn.modules.") and not kind.endswith(("Sequential", "MultiheadAttention"))
+
+
+def user_line(node: fx.Node) -> str:
+    """file.py:line of the model's own code that called the operator, where the export remembers it."""
+    for line in reversed((node.meta.get("stack_trace") or "").splitlines()):
+        found = _FRAME.match(line)
+        if found and not is_library(found[1]):
+            return f"{PurePath(found[1]).name}:{found[2]}"
+    return ""
+
+
+def is_library(path: str) -> bool:
+    """Does a source file belong to torch or to this package?"""
+    return any(part in PurePath(path).parts for part in ("torch", "edgekit")) or path.startswith("<")
+
+
+def is_assertion(node: fx.Node) -> bool:
+    """Torch's own guards, which compute nothing; a size they ask for is known here."""
+    name = getattr(node.target, "__name__", str(node.target))
+    return name.startswith(_GUARDS) or node.target in (operator.ge, operator.le, operator.gt, operator.lt)
 
 
 CREATORS: dict[Any, Callable[[Any, Any], torch.Tensor]] = {

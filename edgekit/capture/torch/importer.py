@@ -9,14 +9,35 @@ import torch
 from torch import fx
 
 from edgekit.capture.builder import Builder
-from edgekit.capture.torch import movement  # noqa: F401 (registers its importers)
+from edgekit.capture.torch import (  # noqa: F401 (each registers its importers)
+    activation,
+    comparison,
+    convolution,
+    elementwise,
+    indexing,
+    movement,
+    normalization,
+    pooling,
+    products,
+    recurrent,
+    reduction,
+    resize,
+)
 from edgekit.capture.torch.aliases import VIEWS
-from edgekit.capture.torch.aten import IMPORTERS, Unsupported
-from edgekit.capture.torch.fx import COPIES, CREATORS, SAME, aten, is_inplace, is_leaf, module_path, root
-from edgekit.errors import CaptureError
+from edgekit.capture.torch.fx import (
+    COPIES,
+    CREATORS,
+    SAME,
+    is_assertion,
+    is_inplace,
+    is_leaf,
+    module_path,
+    root,
+    user_line,
+)
+from edgekit.capture.torch.registry import IMPORTERS, Unsupported
+from edgekit.errors import CaptureError, GraphError
 from edgekit.graph.ir import Value
-
-ASSERTIONS = {aten._assert_tensor_metadata.default}
 
 
 class Importer(Builder):
@@ -76,12 +97,12 @@ class Importer(Builder):
         ]
         known = node.target in IMPORTERS or node.target in SAME | COPIES | {operator.getitem}
         if any(isinstance(x, _Missing) for x in leaves):
-            if not known:
-                missing.setdefault(str(node.target), []).append(self.source)
+            if not known and not is_assertion(node):
+                self._lacks(node, missing)
             self.env[node] = _MISSING
         elif node.target is operator.getitem:
             self.env[node] = args[0][args[1]]
-        elif node.target in ASSERTIONS:
+        elif is_assertion(node):
             self.env[node] = None
         elif node.target in SAME or (node.target in COPIES and leaves):
             self.env[node] = args[0]
@@ -93,21 +114,45 @@ class Importer(Builder):
         elif node.target in IMPORTERS:
             try:
                 self.env[node] = IMPORTERS[node.target](self, *args, **_host(kwargs))
-            except Unsupported as reason:
-                missing.setdefault(str(reason), []).append(self.source)
+            except (Unsupported, GraphError) as reason:
+                missing.setdefault(str(reason), []).append(self._where(node))
                 self.env[node] = _MISSING
                 return
             if is_inplace(node) and isinstance(node.args[0], fx.Node):
                 self._rebind(node.args[0], args[0], self.env[node])
         else:
-            missing.setdefault(str(node.target), []).append(self.source)
+            self._lacks(node, missing)
             self.env[node] = _MISSING
+
+    def _lacks(self, node: fx.Node, missing: dict[str, list[str]]) -> None:
+        name = str(getattr(node.target, "name", lambda: node.target)()).removeprefix("aten::")
+        known = DATA_DEPENDENT.get(name.partition(".")[0])
+        what = f"{node.target} ({known})" if known else str(node.target)
+        missing.setdefault(what, []).append(self._where(node))
+
+    def _where(self, node: fx.Node) -> str:
+        line = user_line(node)
+        return f"{self.source or 'top level'}{f' ({line})' if line else ''}"
 
     def _rebind(self, written: fx.Node, old: Any, new: Any) -> None:
         """After x.relu_(), every name of the same tensor means the new value."""
         for node, value in self.env.items():
             if value is old:
                 self.env[node] = new
+
+
+# What makes shapes or numbers of the graph depend on the picture, and what to write instead.
+_FIXED = "its result's shape depends on the picture: write it with torch.where"
+DATA_DEPENDENT = {
+    "item": "a Python number out of a tensor: keep it a tensor",
+    "_local_scalar_dense": "a Python number out of a tensor: keep it a tensor",
+    "nonzero": _FIXED,
+    "nonzero_numpy": _FIXED,
+    "masked_select": _FIXED,
+    "_unique2": _FIXED,
+    "unique_dim": _FIXED,
+    "bincount": _FIXED,
+}
 
 
 class _Missing:
@@ -141,5 +186,5 @@ def _outputs(program: torch.export.ExportedProgram, node: fx.Node) -> list[fx.No
 
 
 def _places(paths: list[str]) -> str:
-    names = list(dict.fromkeys(path or "top level" for path in paths))
+    names = list(dict.fromkeys(paths))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""One importer an ATen op that moves data: views, joins, padding, resizing; see aten.py."""
+"""Importers of what only moves data: views, joins, cuts, padding, casts, overwritten views."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.capture.torch.aten import Unsupported, aten, importer, positive
+from edgekit.capture.torch.comparison import opposite, truncated
+from edgekit.capture.torch.registry import Unsupported, aten, importer, overloads, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
     from edgekit.capture.builder import Builder
-
-
-def _reshape(imp: Builder, x: Value, shape: Sequence[int]) -> Value:
-    shape = tuple(int(d) for d in shape)
-    return imp.emit("reshape", (x,), shape, shape=(-1, *shape[1:]) if shape else ())
 
 
 @importer(
@@ -33,7 +29,8 @@ def _reshape(imp: Builder, x: Value, shape: Sequence[int]) -> Value:
     aten.squeeze.dims,
 )
 def reshape(imp: Builder, x, *_args):
-    return _reshape(imp, x, imp.meta.shape)
+    shape = tuple(int(d) for d in imp.meta.shape)
+    return imp.emit("reshape", (x,), shape, shape=(-1, *shape[1:]) if shape else ())
 
 
 @importer(aten.permute.default)
@@ -41,12 +38,24 @@ def permute(imp: Builder, x, dims):
     return imp.emit("permute", (x,), dims=tuple(positive(d, len(dims)) for d in dims))
 
 
-@importer(aten.transpose.int)
+@importer(*overloads("transpose.int", "swapaxes", "swapdims"))
 def transpose(imp: Builder, x, a, b):
     dims = list(range(len(x.shape)))
     a, b = positive(a, len(dims)), positive(b, len(dims))
     dims[a], dims[b] = b, a
     return imp.emit("permute", (x,), dims=tuple(dims))
+
+
+@importer(*overloads("t", "numpy_T", "mT", "matrix_H"))
+def turned(imp: Builder, x):
+    """A matrix the other way round; a vector stays."""
+    return transpose(imp, x, -2, -1) if len(x.shape) > 1 else x
+
+
+@importer(*overloads("movedim.int", "movedim.intlist", "moveaxis.int", "moveaxis.intlist"))
+def movedim(imp: Builder, x, source, destination):
+    numbered = torch.empty(tuple(range(len(x.shape))), device="meta")
+    return imp.emit("permute", (x,), dims=tuple(numbered.movedim(source, destination).shape))
 
 
 @importer(aten.cat.default)
@@ -63,7 +72,7 @@ def stack(imp: Builder, tensors, dim=0):
     for tensor in tensors:
         shape = list(tensor.shape)
         shape.insert(dim, 1)
-        pieces.append(_reshape(imp, imp.value(tensor), shape))
+        pieces.append(imp.reshape(imp.value(tensor), shape))
     return imp.emit("concat", pieces, dim=dim)
 
 
@@ -72,7 +81,10 @@ def _split(imp: Builder, x: Value, sizes: Sequence[int], dim: int) -> list[Value
     return imp.emit_many("split", (x,), shapes, sizes=tuple(int(s) for s in sizes), dim=dim)
 
 
-@importer(aten.chunk.default, aten.split.Tensor, aten.split_with_sizes.default)
+@importer(
+    *overloads("chunk", "split.Tensor", "split.sizes", "split_with_sizes", "tensor_split.sections"),
+    *overloads("unsafe_chunk", "unsafe_split.Tensor", "tensor_split.indices"),
+)
 def split(imp: Builder, x, _sizes, dim=0):
     dim = positive(dim, len(x.shape))
     return _split(imp, x, [v.shape[dim] for v in imp.meta], dim)
@@ -90,7 +102,7 @@ def select(imp: Builder, x, dim, index):
     index %= x.shape[dim]
     shape = [*x.shape[:dim], 1, *x.shape[dim + 1 :]]
     piece = imp.emit("slice", (x,), shape, dim=dim, start=index, end=index + 1, step=1)
-    return _reshape(imp, piece, [*x.shape[:dim], *x.shape[dim + 1 :]])
+    return imp.reshape(piece, [*x.shape[:dim], *x.shape[dim + 1 :]])
 
 
 @importer(aten.slice.Tensor)
@@ -114,12 +126,20 @@ def expand(imp: Builder, x, *_args, **_kw):
     )
 
 
-@importer(aten.to.dtype, aten.to.dtype_layout, aten.to.device, aten._to_copy.default, aten.type_as.default)
+@importer(*overloads("to.dtype", "to.dtype_layout", "to.device", "to.other", "_to_copy", "type_as"))
 def cast(imp: Builder, x, *_args, **_kw):
-    wanted = str(imp.meta.dtype).removeprefix("torch.")
-    if wanted != x.dtype:
-        raise Unsupported(f"a cast from {x.dtype} to {wanted}")
-    return x
+    """Whole numbers and truths are floats in the graph; half precision is not the model's own arithmetic."""
+    wanted, given = imp.meta.dtype, imp.args[0].meta["val"].dtype
+    if wanted == given or (not given.is_floating_point and wanted != torch.bool):
+        return x
+    if wanted in (torch.float32, torch.float64):
+        return x
+    if wanted == torch.bool:
+        return opposite(imp, imp.emit("equal", (x, 0.0)))
+    if not wanted.is_floating_point:
+        return truncated(imp, x)
+    name = str(wanted).removeprefix("torch.")
+    raise Unsupported(f"a cast from {x.dtype} to {name} (float32)")
 
 
 @importer(aten.pad.default)
@@ -155,28 +175,6 @@ def channel_shuffle(imp: Builder, x, groups):
     return imp.emit("channel_shuffle", (x,), groups=groups)
 
 
-def _resized(imp: Builder, x: Value) -> tuple[int, int]:
-    """The target size; torch samples by the scale factor it was given, the graph by the ratio of sizes."""
-    height, width = (int(d) for d in imp.meta.shape[-2:])
-    scales = [a for a in imp.args[1:] if isinstance(a, list | tuple)]
-    factors = [a for pair in scales for a in pair if isinstance(a, float)]
-    factors += [a for a in imp.args[2:] if isinstance(a, float)]
-    if any(f * x.shape[2] != height and f * x.shape[3] != width for f in factors):
-        raise Unsupported(f"resizing {tuple(x.shape[2:])} by {factors}, which lands between pixels,")
-    return height, width
-
-
-@importer(aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
-def resize_nearest(imp: Builder, x, *_args, **_kw):
-    return imp.emit("resize_nearest", (x,), size=_resized(imp, x))
-
-
-@importer(aten.upsample_bilinear2d.vec, aten.upsample_bilinear2d.default)
-def resize_bilinear(imp: Builder, x, size, align_corners=False, *_args, **_kw):
-    size = imp.meta.shape[-2:] if align_corners else _resized(imp, x)
-    return imp.emit("resize_bilinear", (x,), size=tuple(size), align_corners=bool(align_corners))
-
-
 def _piece(imp: Builder, x: Any, dim: int, start: int, end: int) -> Any:
     if not isinstance(x, Value):
         return x.narrow(dim, start, end - start)
@@ -201,7 +199,7 @@ def select_scatter(imp: Builder, x, source, dim, index):
     dim = positive(dim, len(x.shape))
     index %= x.shape[dim]
     shape = [*x.shape[:dim], 1, *x.shape[dim + 1 :]]
-    row = source.reshape(shape) if isinstance(source, torch.Tensor) else _reshape(imp, source, shape)
+    row = source.reshape(shape) if isinstance(source, torch.Tensor) else imp.reshape(source, shape)
     return slice_scatter(imp, x, row, dim, index, index + 1)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from edgekit.graph.ops import (  # noqa: F401 (each fills OPS)
     activation,
     attention,
+    comparison,
     convolution,
     elementwise,
     movement,
@@ -15,7 +16,7 @@ from edgekit.graph.ops import (  # noqa: F401 (each fills OPS)
     pooling,
     resize,
 )
-from edgekit.graph.ops.row import ACTIVATIONS, EVERYTHING, OPS, Fixed, Free, Op, Range, Same, op
+from edgekit.graph.ops.row import ACTIVATIONS, EVERYTHING, OPS, Fixed, Free, Op, Place, Range, Same, op
 
 # Output and inputs share one scale and zero point, and why.
 SAME: dict[str, str] = {name: row.ranges.why for name, row in OPS.items() if isinstance(row.ranges, Same)}
@@ -23,6 +24,8 @@ SAME: dict[str, str] = {name: row.ranges.why for name, row in OPS.items() if isi
 MOVES = frozenset(name for name, row in OPS.items() if row.movement)
 # Elements stay where they are, only their dimensions get other names.
 VIEWS = frozenset(name for name, row in OPS.items() if row.movement == "view")
+# Ops whose results are places: whole numbers that integers of one byte cannot hold.
+PLACES = frozenset(name for name, row in OPS.items() if isinstance(row.ranges, Place))
 # Ops with an int8 weight: which axis of inputs[1] is the output channel. inputs[2] is the int32 bias.
 WEIGHT_AXIS: dict[str, int] = {
     name: row.weight_axis for name, row in OPS.items() if row.weight_axis is not None
@@ -36,6 +39,7 @@ __all__ = [
     "FUSES",
     "MOVES",
     "OPS",
+    "PLACES",
     "SAME",
     "VIEWS",
     "WEIGHT_AXIS",

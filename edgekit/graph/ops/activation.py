@@ -84,6 +84,12 @@ def prelu(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @_pointwise(ranges=FREE)
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)), without overflow."""
+    return F.softplus(x)
+
+
+@_pointwise(ranges=FREE)
 def mish(x: Tensor) -> Tensor:
     return F.mish(x)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from edgekit.graph.ops.row import FREE, Same, Tensor, activate, op
+from edgekit.graph.ops.row import FREE, Fixed, Same, Tensor, activate, op
+
+UNIT = Fixed(-1.0, 1.0, int8=(1 / 127, 0), int16=(1 / 32767, 0))  # -1, 0 and 1 are integers of the grid
+_pointwise = partial(op, channels="pass", layout="any", dtypes="floats")
 
 
 @op(channels="join", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
@@ -84,3 +89,34 @@ def rsqrt(x: Tensor) -> Tensor:
 @op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
 def pow_(x: Tensor, *, exponent: float) -> Tensor:
     return torch.pow(x, exponent)
+
+
+@_pointwise(ranges=FREE)
+def floor(x: Tensor) -> Tensor:
+    return torch.floor(x)
+
+
+@_pointwise(ranges=FREE)
+def ceil(x: Tensor) -> Tensor:
+    return torch.ceil(x)
+
+
+@_pointwise(ranges=FREE)
+def round_(x: Tensor) -> Tensor:
+    """To the nearest whole number, halves to the even one."""
+    return torch.round(x)
+
+
+@_pointwise(ranges=UNIT)
+def sign(x: Tensor) -> Tensor:
+    return torch.sign(x)
+
+
+@_pointwise(ranges=UNIT)
+def sin(x: Tensor) -> Tensor:
+    return torch.sin(x)
+
+
+@_pointwise(ranges=UNIT)
+def cos(x: Tensor) -> Tensor:
+    return torch.cos(x)

@@ -47,6 +47,12 @@ def slice_(x: Tensor, *, dim: int, start: int, end: int, step: int = 1) -> Tenso
     return x[tuple(index)]
 
 
+@op(channels="move", ranges=MOVED, layout="any", dtypes="any", movement="place", homogeneous=True)
+def gather(x: Tensor, *, dim: int, indices: tuple[int, ...]) -> Tensor:
+    """The listed entries of one dimension, in their order."""
+    return x.index_select(dim, torch.tensor(indices, device=x.device))
+
+
 @op(
     channels="move",
     ranges=Same("PAD writes the zero point of its input; the kernel checks that the output has the same"),

@@ -24,6 +24,12 @@ def layer_norm(
     return F.layer_norm(x, normalized_shape, weight, bias, eps)
 
 
+@op(channels="mix", ranges=FREE, layout="last", dtypes="floats", parameters=True)
+def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last len(normalized_shape) dimensions."""
+    return F.rms_norm(x, normalized_shape, weight, eps)
+
+
 @op(channels="mix", ranges=FREE, layout="image", dtypes="floats", parameters=True)
 def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, groups: int, eps: float) -> Tensor:
     return F.group_norm(x, groups, weight, bias, eps)

@@ -59,7 +59,13 @@ class Fixed:
     int16: tuple[float, int] = (1 / 32768, 0)
 
 
+@dataclass(frozen=True)
+class Place:
+    """The output is whole numbers that point somewhere; a step of theirs is a place: never quantized."""
+
+
 FREE = Free()
+PLACE = Place()
 MOVED = Same("data only moves; a change of scale would be a second, lossy operator")
 
 
@@ -79,7 +85,7 @@ class Op:
         "weigh"    inputs[1] weighs the channels: every output channel reads all of its group
         "product"  a product of two results of the graph
         "mix"      every output channel reads several of its inputs'
-    ranges: what quantization parameters the output may take: FREE, Same or Fixed
+    ranges: what quantization parameters the output may take: FREE, Same, Fixed or PLACE (none)
     layout: what the op asks of the order in which dimensions lie in memory
         "any"      nothing, once `dim` and `dims` are translated
         "image"    it computes on (N, C, H, W), however that is stored
@@ -102,7 +108,7 @@ class Op:
     fn: Callable[..., Any]
     doc: str
     channels: str
-    ranges: Free | Same | Fixed
+    ranges: Free | Same | Fixed | Place
     layout: str
     dtypes: str
     movement: str | None = None
@@ -148,7 +154,7 @@ OPS: dict[str, Op] = {}
 def op(
     *,
     channels: str,
-    ranges: Free | Same | Fixed,
+    ranges: Free | Same | Fixed | Place,
     layout: str,
     dtypes: str,
     **facts: Any,

@@ -107,6 +107,11 @@ def prelu(ctx: Context, node: Node) -> str:
 
 
 @lowers()
+def softplus(ctx: Context, node: Node) -> str:
+    return ctx.emit("Softplus", ctx.first(node))
+
+
+@lowers()
 def mish(ctx: Context, node: Node) -> str:
     """x * tanh(softplus(x))."""
     x = ctx.first(node)

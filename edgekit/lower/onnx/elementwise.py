@@ -74,3 +74,33 @@ def rsqrt(ctx: Context, node: Node) -> str:
 @lowers()
 def pow_(ctx: Context, node: Node) -> str:
     return ctx.emit("Pow", ctx.first(node), ctx.scalar(float(node.attrs["exponent"])))
+
+
+@lowers()
+def floor(ctx: Context, node: Node) -> str:
+    return ctx.emit("Floor", ctx.first(node))
+
+
+@lowers()
+def ceil(ctx: Context, node: Node) -> str:
+    return ctx.emit("Ceil", ctx.first(node))
+
+
+@lowers()
+def round_(ctx: Context, node: Node) -> str:
+    return ctx.emit("Round", ctx.first(node))
+
+
+@lowers()
+def sign(ctx: Context, node: Node) -> str:
+    return ctx.emit("Sign", ctx.first(node))
+
+
+@lowers()
+def sin(ctx: Context, node: Node) -> str:
+    return ctx.emit("Sin", ctx.first(node))
+
+
+@lowers()
+def cos(ctx: Context, node: Node) -> str:
+    return ctx.emit("Cos", ctx.first(node))

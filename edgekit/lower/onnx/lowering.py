@@ -16,6 +16,7 @@ from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.lower import table
 from edgekit.lower.onnx import (  # noqa: F401 (each fills the lowering table)
     activation,
+    comparison,
     constants,
     convolution,
     elementwise,

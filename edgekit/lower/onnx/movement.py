@@ -57,6 +57,11 @@ def slice_(ctx: Context, node: Node) -> str:
     return sliced(ctx, ctx.first(node), [attrs["start"]], [end], [attrs["dim"]], attrs.get("step", 1))
 
 
+@lowers()
+def gather(ctx: Context, node: Node) -> str:
+    return ctx.emit("Gather", ctx.first(node), ctx.shape(node.attrs["indices"]), axis=node.attrs["dim"])
+
+
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 
 

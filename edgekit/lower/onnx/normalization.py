@@ -47,6 +47,19 @@ def layer_norm(ctx: Context, node: Node) -> str:
 
 
 @lowers()
+def rms_norm(ctx: Context, node: Node) -> str:
+    """x / sqrt(mean(x^2) + eps); opset 17 has no node for it."""
+    x, weight = node.inputs
+    assert x is not None
+    data = ctx.read(x)
+    axes = tuple(range(-len(node.attrs["normalized_shape"]), 0))
+    power = ctx.emit("ReduceMean", ctx.emit("Mul", data, data), axes=axes, keepdims=1)
+    length = ctx.emit("Sqrt", ctx.emit("Add", power, ctx.scalar(float(node.attrs["eps"]))))
+    y = ctx.emit("Div", data, length)
+    return y if weight is None else ctx.emit("Mul", y, ctx.read(weight))
+
+
+@lowers()
 def group_norm(ctx: Context, node: Node) -> str:
     """Each group as one channel of an InstanceNormalization; opset 17 has no normalisation of groups."""
     x, weight, bias = node.inputs

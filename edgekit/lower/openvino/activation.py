@@ -80,6 +80,11 @@ def prelu(ctx: Context, node: Node) -> Output:
 
 
 @lowers()
+def softplus(ctx: Context, node: Node) -> Output:
+    return ctx.emit("softplus", ctx.first(node))
+
+
+@lowers()
 def mish(ctx: Context, node: Node) -> Output:
     return ctx.emit("mish", ctx.first(node))
 

@@ -75,3 +75,33 @@ def rsqrt(ctx: Context, node: Node) -> Output:
 @lowers()
 def pow_(ctx: Context, node: Node) -> Output:
     return ctx.emit("power", ctx.first(node), ctx.scalar(node.attrs["exponent"]))
+
+
+@lowers()
+def floor(ctx: Context, node: Node) -> Output:
+    return ctx.emit("floor", ctx.first(node))
+
+
+@lowers()
+def ceil(ctx: Context, node: Node) -> Output:
+    return ctx.emit("ceiling", ctx.first(node))
+
+
+@lowers()
+def sign(ctx: Context, node: Node) -> Output:
+    return ctx.emit("sign", ctx.first(node))
+
+
+@lowers()
+def sin(ctx: Context, node: Node) -> Output:
+    return ctx.emit("sin", ctx.first(node))
+
+
+@lowers()
+def cos(ctx: Context, node: Node) -> Output:
+    return ctx.emit("cos", ctx.first(node))
+
+
+@lowers()
+def round_(ctx: Context, node: Node) -> Output:
+    return ctx.emit("round", ctx.first(node), "half_to_even")

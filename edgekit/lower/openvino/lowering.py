@@ -12,6 +12,7 @@ from edgekit.graph.ir import Graph, Value
 from edgekit.lower import table
 from edgekit.lower.openvino import (  # noqa: F401 (each fills the lowering table)
     activation,
+    comparison,
     convolution,
     elementwise,
     movement,

@@ -55,6 +55,12 @@ def slice_(ctx: Context, node: Node) -> Output:
     return ctx.emit("slice", ctx.first(node), *(ctx.sizes([n]) for n in numbers))
 
 
+@lowers()
+def gather(ctx: Context, node: Node) -> Output:
+    axis = np.array(node.attrs["dim"] % len(node.output.shape), np.int64)
+    return ctx.emit("gather", ctx.first(node), ctx.sizes(node.attrs["indices"]), axis)
+
+
 def _known_mode(node: Node, target: Target) -> str | None:
     mode = node.attrs.get("mode", "constant")
     if mode in ("constant", "reflect", "replicate"):

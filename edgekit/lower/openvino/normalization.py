@@ -41,6 +41,19 @@ def layer_norm(ctx: Context, node: Node) -> Output:
 
 
 @lowers()
+def rms_norm(ctx: Context, node: Node) -> Output:
+    """x / sqrt(mean(x^2) + eps)."""
+    x, weight = node.inputs
+    assert x is not None
+    rank, count = len(x.shape), len(node.attrs["normalized_shape"])
+    data = ctx.read(x)
+    axes = ctx.sizes(range(rank - count, rank))
+    power = ctx.emit("reduce_mean", ctx.emit("multiply", data, data), axes, True)
+    y = ctx.emit("divide", data, ctx.emit("sqrt", ctx.emit("add", power, ctx.scalar(node.attrs["eps"]))))
+    return y if weight is None else ctx.emit("multiply", y, ctx.read(weight))
+
+
+@lowers()
 def group_norm(ctx: Context, node: Node) -> Output:
     x, weight, bias = node.inputs
     assert x is not None

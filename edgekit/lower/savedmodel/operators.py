@@ -197,6 +197,17 @@ OPERATORS |= {
     "RELU": _elementwise("nn", "relu"),
     "RELU6": _elementwise("nn", "relu6"),
     "ELU": _elementwise("nn", "elu"),
+    "FLOOR": _elementwise("floor"),
+    "CEIL": _elementwise("math", "ceil"),
+    "ROUND": _elementwise("round"),
+    "SIGN": _elementwise("sign"),
+    "SIN": _elementwise("sin"),
+    "COS": _elementwise("cos"),
+    "GREATER": _elementwise("greater"),
+    "GREATER_EQUAL": _elementwise("greater_equal"),
+    "EQUAL": _elementwise("equal"),
+    "NOT_EQUAL": _elementwise("not_equal"),
+    "SELECT_V2": _elementwise("where"),
 }
 
 
@@ -237,7 +248,31 @@ def softmax(call: Call, step: Step) -> Any:
     return call.tf.nn.softmax(call.input(step, 0) * step.options["beta"])
 
 
+# places of the largest
+@rebuilds
+def cast(call: Call, step: Step) -> Any:
+    """To float: nothing else is emitted."""
+    return call.tf.cast(call.input(step, 0), call.tf.float32)
+
+
+@rebuilds
+def arg_max(call: Call, step: Step) -> Any:
+    axis = int(call.array(step, 1).reshape(-1)[0])
+    return call.tf.argmax(call.input(step, 0), axis, output_type=call.tf.int32)
+
+
+@rebuilds
+def topk_v2(call: Call, step: Step) -> list[Any]:
+    found = call.tf.math.top_k(call.input(step, 0), int(call.array(step, 1).reshape(-1)[0]))
+    return [found.values, found.indices]
+
+
 # data movement
+@rebuilds
+def gather(call: Call, step: Step) -> Any:
+    return call.tf.gather(call.input(step, 0), call.array(step, 1), axis=step.options["axis"])
+
+
 @rebuilds
 def reshape(call: Call, step: Step) -> Any:
     return call.tf.reshape(call.input(step, 0), call.shape(step))

@@ -159,6 +159,37 @@ def rsqrt(ctx: Context, node: Node) -> None:
 
 
 @lowers()
+def floor(ctx: Context, node: Node) -> None:
+    chain(ctx, node, [("FLOOR", [], None)])
+
+
+@lowers()
+def ceil(ctx: Context, node: Node) -> None:
+    chain(ctx, node, [("CEIL", [], None)])
+
+
+@lowers()
+def round_(ctx: Context, node: Node) -> None:
+    """ROUND takes halves to the even number, as torch does."""
+    chain(ctx, node, [("ROUND", [], None)])
+
+
+@lowers()
+def sign(ctx: Context, node: Node) -> None:
+    chain(ctx, node, [("SIGN", [], None)])
+
+
+@lowers()
+def sin(ctx: Context, node: Node) -> None:
+    chain(ctx, node, [("SIN", [], None)])
+
+
+@lowers()
+def cos(ctx: Context, node: Node) -> None:
+    chain(ctx, node, [("COS", [], schema.CosOptionsT())])
+
+
+@lowers()
 def pow_(ctx: Context, node: Node) -> None:
     """Squares, roots and their inverses have operators that are delegated; the rest is POW."""
     known = {2.0: "SQUARE", 0.5: "SQRT", -0.5: "RSQRT"}
@@ -177,6 +208,29 @@ def pow_(ctx: Context, node: Node) -> None:
 def silu(ctx: Context, node: Node) -> None:
     """x * sigmoid(x) in float; `prepare` splits quantized ones, so that each half has a fast form."""
     _gated(ctx, node, [("LOGISTIC", [], None)])
+
+
+@lowers()
+def softplus(ctx: Context, node: Node) -> None:
+    """max(x, 0) + log(1 + exp(-|x|)), which does not overflow."""
+    value = node.inputs[0]
+    assert value is not None
+    perm = ctx.perm(value)
+    x = small = ctx.read(value, perm, as_float=True)
+    steps: list[Step] = [
+        ("ABS", [], schema.AbsOptionsT()),
+        ("NEG", [], schema.NegOptionsT()),
+        ("EXP", [], schema.ExpOptionsT()),
+        ("ADD", [scalar(ctx, 1.0)], schema.AddOptionsT()),
+        ("LOG", [], None),
+    ]
+    for name, others, options in steps:
+        step = ctx.temporary(f"{node.output.name}/bend", x.shape)
+        ctx.emit(name, [small, *others], [step], options)
+        small = step
+    line = ctx.temporary(f"{node.output.name}/line", x.shape)
+    ctx.emit("RELU", [x], [line])
+    ctx.emit("ADD", [line, small], [ctx.write(node.output, perm, integer=False)], schema.AddOptionsT())
 
 
 @lowers()

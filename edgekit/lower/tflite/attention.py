@@ -44,7 +44,7 @@ def matmul(ctx: Context, node: Node) -> None:
     ctx.emit("BATCH_MATMUL", list(tensors), [result], options)
 
 
-def _last(ctx: Context, value: Value, dim: int) -> Perm:
+def last(ctx: Context, value: Value, dim: int) -> Perm:
     """A layout of `value` with `dim` last, the present one if it is."""
     rank = len(value.shape)
     dim %= rank
@@ -57,7 +57,7 @@ def softmax(ctx: Context, node: Node) -> None:
     """SOFTMAX over the last stored dimension, in float."""
     value = node.inputs[0]
     assert value is not None
-    perm = _last(ctx, value, node.attrs["dim"])
+    perm = last(ctx, value, node.attrs["dim"])
     x = ctx.read(value, perm, as_float=True)
     result = ctx.write(node.output, perm, integer=False)
     ctx.emit("SOFTMAX", [x], [result], schema.SoftmaxOptionsT(beta=1.0))
@@ -111,12 +111,35 @@ def layer_norm(ctx: Context, node: Node) -> None:
     value, weight, bias = node.inputs
     assert value is not None
     rank, count = len(value.shape), len(node.attrs["normalized_shape"])
-    perm = _last(ctx, value, rank - 1) if count == 1 else layout.identity(rank)
+    perm = last(ctx, value, rank - 1) if count == 1 else layout.identity(rank)
     x = ctx.read(value, perm, as_float=True)
     normal = _standardised(ctx, node, x, tuple(range(rank - count, rank)), node.attrs["eps"])
     result = ctx.write(node.output, perm, integer=False)
     scale, shift = (None if v is None else ctx.read(v, as_float=True) for v in (weight, bias))
     _affine(ctx, node, normal, result, scale, shift)
+
+
+@lowers()
+def rms_norm(ctx: Context, node: Node) -> None:
+    """x / sqrt(mean(x^2) + eps), in float."""
+    value, weight = node.inputs
+    assert value is not None
+    rank, count = len(value.shape), len(node.attrs["normalized_shape"])
+    perm = last(ctx, value, rank - 1) if count == 1 else layout.identity(rank)
+    x = ctx.read(value, perm, as_float=True)
+    axes = ctx.constant("axes", np.arange(rank - count, rank, dtype=np.int32))
+    reduced = (*x.shape[: rank - count], *(1,) * count)
+    square = _step(ctx, node, "MUL", [x, x], x.shape)
+    power = ctx.temporary(f"{node.output.name}/power", reduced)
+    ctx.emit("MEAN", [square, axes], [power], schema.ReducerOptionsT(keepDims=True))
+    epsilon = ctx.constant("epsilon", np.array(node.attrs["eps"], np.float32))
+    inverse = _step(ctx, node, "RSQRT", [_step(ctx, node, "ADD", [power, epsilon], reduced)], reduced)
+    scale = None if weight is None else ctx.read(weight, as_float=True)
+    result = ctx.write(node.output, perm, integer=False)
+    target = result if scale is None else ctx.temporary(f"{node.output.name}/normal", x.shape)
+    ctx.emit("MUL", [x, inverse], [target], schema.MulOptionsT())
+    if scale is not None:
+        ctx.emit("MUL", [target, scale], [result], schema.MulOptionsT())
 
 
 @lowers()
@@ -151,7 +174,7 @@ def batch_norm(ctx: Context, node: Node) -> None:
     scale, shift = scale.astype(np.float32), shift.astype(np.float32)
     stem = f"{node.output.name}/scale"
     if len(value.shape) != 4:
-        perm = _last(ctx, value, 1)
+        perm = last(ctx, value, 1)
         x = ctx.read(value, perm, as_float=True)
         result = ctx.write(node.output, perm, integer=False)
         _affine(ctx, node, x, result, ctx.constant(stem, scale), ctx.constant(f"{stem}/bias", shift))
@@ -168,7 +191,7 @@ def l2_normalize(ctx: Context, node: Node) -> None:
     """x / max(|x|, eps), spelled out: L2_NORMALIZATION is not delegated."""
     value = node.inputs[0]
     assert value is not None
-    perm = _last(ctx, value, node.attrs["dim"])
+    perm = last(ctx, value, node.attrs["dim"])
     x = ctx.read(value, perm, as_float=True)
     reduced = (*x.shape[:-1], 1)
     square = _step(ctx, node, "MUL", [x, x], x.shape)

@@ -11,6 +11,7 @@ from edgekit.lower.ports import Ports, ports_of
 from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
     activation,
     attention,
+    comparison,
     convolution,
     elementwise,
     layout,

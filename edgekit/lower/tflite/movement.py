@@ -246,6 +246,19 @@ def expand(ctx: Context, node: Node) -> None:
 
 
 @lowers()
+def gather(ctx: Context, node: Node) -> None:
+    """GATHER: the listed entries of one stored dimension."""
+    value = node.inputs[0]
+    assert value is not None
+    x, perm = moved(ctx, node), ctx.perm(value)
+    axis = perm.index(node.attrs["dim"] % len(value.shape))
+    indices = ctx.constant("indices", np.array(node.attrs["indices"], np.int32))
+    ctx.emit(
+        "GATHER", [x, indices], [ctx.write(node.output, perm, integer=True)], schema.GatherOptionsT(axis=axis)
+    )
+
+
+@lowers()
 def roll(ctx: Context, node: Node) -> None:
     """Each shifted dimension: two SLICEs, swapped by a CONCATENATION."""
     value = node.inputs[0]

@@ -38,6 +38,9 @@ _BY_INPUT: dict[str, dict[str, int]] = {
     "MAXIMUM": {"int8": 2, "int16": 4},
     "MINIMUM": {"int8": 2, "int16": 4},
     "SQUARED_DIFFERENCE": {"int8": 2},
+    "ARG_MAX": {"int8": 2},
+    "GATHER": {"int8": 2, "int16": 4},
+    "TOPK_V2": {"int8": 2, "int16": 3},
     "BROADCAST_TO": {"float32": 2, "int8": 3, "int16": 3},
 }
 _BY_RANK = {"TRANSPOSE": (5, 6), "SLICE": (4, 5), "PAD": (4, 4), "PADV2": (4, 4)}
