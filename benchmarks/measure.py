@@ -29,7 +29,7 @@ sys.path.insert(0, str(peers.ROOT))  # this checkout, whatever is installed
 
 from edgekit.data import ImageSet, open_images
 from edgekit.data.shapes import CLASS_NAMES
-from edgekit.runtimes import audit, delegation, runtime
+from edgekit.runtimes import audit, runtime
 from edgekit.verify import drift, latency
 
 LATENCY_PROFILE = latency.Profile(
@@ -91,7 +91,7 @@ def eager_logits(module: nn.Module, batches: Batches) -> np.ndarray:
 
 def describe(path: Path) -> dict[str, Any]:
     """What a file is: size, operators, partitions."""
-    facts, delegated = audit.audit(path), delegation.delegation(path)
+    facts, delegated = audit.audit(path), audit.delegation(path)
     return {
         "size_bytes": facts.size_bytes,
         "operators": len(facts.ops),

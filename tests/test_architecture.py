@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.train": CORE | {"edgekit.data"},
     "edgekit.surgery": CORE,
     "edgekit.prune": CORE,
-    "edgekit.runtimes": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.verify"},
+    "edgekit.runtimes": CORE | {"edgekit.lower"},
+    "edgekit.runtimes.registry": set(),  # names and where they lead, imported by whoever asks
     "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.runtimes"},
     "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
     "edgekit.pipeline.cache_limit": {"edgekit.errors"},
@@ -56,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "edgekit.history",
     },
     "edgekit.history": {"edgekit.errors"},
-    "edgekit.report": {"edgekit.errors"},
+    "edgekit.report": {"edgekit.errors", "edgekit.targets"},
     # a build's data, record and progress; the other files of the pipeline see every stage
     "edgekit.pipeline.job": {"edgekit.errors"},
     "edgekit.pipeline.session": {"edgekit.errors", "edgekit.pipeline.store", "edgekit.pipeline.code_hash"},

@@ -28,7 +28,9 @@ from edgekit.pipeline.versions import versions
 from edgekit.report import SCHEMA_VERSION, validate
 from edgekit.report.html import render_html
 from edgekit.report.markdown import render_markdown
+from edgekit.runtimes.registry import RUNTIMES
 from edgekit.targets import get_target
+from edgekit.targets.target import OWN
 from edgekit.verify.cost import Cost, cost
 from edgekit.verify.latency import machine
 
@@ -198,7 +200,7 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
     if one.times is not None:
         rows = [without(asdict(row), "operators") for row in one.times.rows]
         content["times"] = {"total_ms": one.times.total_ms, "method": one.times.method, "rows": rows}
-    if one.quantizer != "edgekit":
+    if one.quantizer != OWN:
         content["quantizer"] = one.quantizer
     if one.drift is not None:
         content["drift"] = without(one.drift.as_dict(), "flipped") | {"flipped": len(one.drift.flipped)}
@@ -231,7 +233,7 @@ def _audit(one: Built) -> dict[str, Any]:
         nothing: dict[str, Any] = {"int8_ops_share": 0.0, "float_ops": len(one.nodes), "transposes": 0}
         return nothing | {"partitions": None, "undelegated_ops": None} | dtypes
     content = without(one.audit.as_dict(), "ops")
-    if one.target.format == "tflite":
+    if one.target.words.delegates:
         content["partitions"] = one.delegation.partitions
     else:
         content |= {"partitions": None, "executed": {"kinds": one.audit.kinds}}
@@ -288,11 +290,12 @@ def _flipped(facts: Facts, one: Built) -> list[dict[str, Any]]:
 def _layers(one: Built) -> list[dict[str, Any]]:
     """In order: what each layer costs, where it runs, how much noise it adds.
 
-    A .tflite file's operators stand for the prepared graph's nodes; other runtimes execute what they fused.
+    A file that is executed as it is written has operators for the prepared graph's nodes; other runtimes
+    execute what they fused.
     """
     if one.audit is None or one.delegation is None:
         return []
-    if one.target.format != "tflite":
+    if not RUNTIMES[one.target.runtime].as_written:
         return _executed(one)
     outside = {op.index for op in one.delegation.undelegated_ops}
     errors = {error.value: error for error in one.errors}

@@ -20,11 +20,14 @@ if TYPE_CHECKING:
 def inspect(path: Path) -> None:
     """Print what a model file, or every model of a build directory, really is."""
     from edgekit.report.inspect import print_audit
-    from edgekit.runtimes.audit import audit
-    from edgekit.runtimes.delegation import delegation
+    from edgekit.runtimes.audit import audit, delegation
+    from edgekit.runtimes.registry import kinds, opening
+    from edgekit.runtimes.sources import kind_of
+    from edgekit.targets import words_of
 
-    for file in _models(path, ".tflite", ".onnx", ".xml"):
-        print_audit(audit(file).as_dict(), str(file), delegation=delegation(file).as_dict())
+    for file in _models(path, *(kind.suffix for kind in kinds())):
+        words = words_of(opening(kind_of(file)).name)
+        print_audit(audit(file).as_dict(), str(file), words, delegation=delegation(file).as_dict())
 
 
 def check(path: Path, log: Path | None = None) -> list[dict[str, Any]]:

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from edgekit.passes import PassRecord
     from edgekit.pipeline.recipe import Recipe
     from edgekit.pipeline.variant import Variant
-    from edgekit.runtimes.audit import Audit
-    from edgekit.runtimes.delegation import Delegation
+    from edgekit.runtimes.audit import Audit, Delegation
     from edgekit.runtimes.tensorflow.run import TensorflowCheck
     from edgekit.targets import Target
     from edgekit.verify.agreement import Agreement, Divergence

@@ -61,11 +61,12 @@ from edgekit.quantize.given import complete, is_given
 from edgekit.quantize.placement import fit_biases
 from edgekit.runtimes.audit import module_names
 from edgekit.runtimes.onnxruntime.run import open_session
-from edgekit.targets import Target, get_target
+from edgekit.runtimes.registry import RUNTIMES
+from edgekit.targets import TARGETS, Target, get_target
+from edgekit.targets.target import OWN
 
 _BATCH = 32
 _MEANS, _ORDER = "means.safetensors", "order of images"
-_OPEN_BATCH = ("onnx", "openvino")  # formats whose files may leave the batch open
 
 
 def build(
@@ -210,7 +211,7 @@ def _build(
         proofs.audited(session, one)
         proofs.compared_in_steps(session, job, one)
         proofs.compared_in_answers(session, job, one, reference)
-        if recipe.verify.tensorflow and one.target.format == "tflite":
+        if recipe.verify.tensorflow and RUNTIMES[one.target.runtime].second:
             proofs.seconded(session, job, one)
     together = proofs.agreed(session, job, built)
     proofs.timed(session, recipe.device, built, baselines)
@@ -225,9 +226,11 @@ def _refuse_settings(recipe: recipes.Recipe, targets: list[Target]) -> None:
     """Say what cannot run here, or does not go together, before anything is done."""
     for target in targets:
         proofs.runtime_of(target)
-    others = [t.name for t in targets if t.quantized and t.name != "openvino-int8"]
-    if recipe.quantize.quantizer == "nncf" and others:
-        raise UsageError(f"[quantize] nncf cannot quantize {', '.join(others)}: openvino-int8 alone")
+    asked = recipe.quantize.quantizer
+    others = [t.name for t in targets if t.quantized and asked not in t.quantizers]
+    if others:
+        takes = ", ".join(t.name for t in TARGETS.values() if asked in t.quantizers)
+        raise UsageError(f"[quantize] {asked} cannot quantize {', '.join(others)}: {takes} alone")
 
 
 def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
@@ -379,16 +382,16 @@ def _lowered(
     source = quantized.graph if quantized is not None else graph
     io = _io(recipe, target)
     options: dict[str, Any] = {"io_dtype": io}
-    if recipe.target.dynamic_batch and target.format in _OPEN_BATCH:
+    if recipe.target.dynamic_batch and target.open_batch:
         options["dynamic_batch"] = True
     lowering = _lowering(target)
     prepared = lowering.prepare(source, target)
-    if quantized is not None and quantized.means is not None and target.format != "tflite":
+    if quantized is not None and quantized.means is not None and target.mixed:
         prepared = _refitted(session, job, prepared, quantized.means, target)
-    quantizer = recipe.quantize.quantizer if target.activations == "int8" else "edgekit"
+    quantizer = recipe.quantize.quantizer if recipe.quantize.quantizer in target.quantizers else OWN
 
     def make(directory: Path, _line: Line) -> None:
-        if quantizer == "nncf":
+        if quantizer != OWN:
             batches = job.calibration.images.input_batches(_BATCH)
             images = (list(row) for batch in batches for row in zip(*batch, strict=True))
             lowered = quantize_with_nncf(graph, target, images)
@@ -409,7 +412,7 @@ def _lowered(
         (directory / "lowered.json").write_text(json.dumps(content))
 
     key = {"graph": graph_hash(prepared), "target": repr(target), **options}
-    if quantizer == "nncf":
+    if quantizer != OWN:
         key |= {"quantizer": quantizer, "images": job.calibration.identity, "float": graph_hash(graph)}
     directory = session.stage("lower", key, make, target.name)
     about = json.loads((directory / "lowered.json").read_text())
@@ -424,7 +427,7 @@ def _lowered(
         modules=about["modules"],
         nodes=about["nodes"],
         io=io,
-        quantization=quantized.report if quantized and quantizer == "edgekit" else None,
+        quantization=quantized.report if quantized and quantizer == OWN else None,
         quantizer=quantizer,
     )
 

@@ -5,7 +5,6 @@ Each asks `edgekit.verify` and keeps the answer in the store under what it depen
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,17 +19,16 @@ from edgekit.pipeline import answers
 from edgekit.pipeline.job import Agreed, Built, Job
 from edgekit.pipeline.session import Line, Session
 from edgekit.pipeline.threads import workers
-from edgekit.runtimes.audit import audit
-from edgekit.runtimes.delegation import delegation
-from edgekit.runtimes.placed import Placed, placed_codes
-from edgekit.runtimes.runtime import run_model, runtime_version
+from edgekit.runtimes.audit import audit, delegation
+from edgekit.runtimes.registry import RUNTIMES
+from edgekit.runtimes.runtime import run_model
 from edgekit.runtimes.tensorflow.run import (
     OutputCheck,
     TensorflowCheck,
-    require_tensorflow,
     run_saved_model,
     tensorflow_check,
 )
+from edgekit.targets.target import OWN
 from edgekit.verify.agreement import Agreement, Divergence, Pair, agreement, first_divergence
 from edgekit.verify.contact_sheet import contact_sheet
 from edgekit.verify.drift import Drift, drift
@@ -46,6 +44,7 @@ from edgekit.verify.fidelity import (
 from edgekit.verify.latency import FileLatency, Latency, latency, machine
 from edgekit.verify.layer_times import LayerTime, LayerTimes, layer_times
 from edgekit.verify.layers import LayerError, layer_errors
+from edgekit.verify.placed import Placed, placed_codes
 from edgekit.verify.runtime_fidelity import RuntimeFidelity, ValueFidelity, runtime_fidelity
 
 if TYPE_CHECKING:
@@ -54,14 +53,13 @@ if TYPE_CHECKING:
     from edgekit.pipeline.recipe import Device
     from edgekit.targets import Target
 
-_HOST_RUNTIMES = ("litert", "onnxruntime", "openvino")  # TensorRT's time is a Jetson's business
 _PROBED = 4  # images on which every operator is compared
 _FLIPPED = 48  # pictures kept of images whose answer changed
 
 
 def audited(session: Session, one: Built) -> None:
-    """What the file is and what runs where; a SavedModel is a hand-over that nothing here executes."""
-    if one.target.runtime == "tensorflow":
+    """What the file is and what runs where, as far as its runtime executes it here."""
+    if not RUNTIMES[one.target.runtime].audits:
         return
     with session.step(f"audit {one.target.name}"):
         one.audit = audit(one.file, one.modules)
@@ -104,9 +102,9 @@ def _fidelity_of(
     one: Built, inputs: list[np.ndarray]
 ) -> tuple[Fidelity | RuntimeFidelity | FloatFidelity, list[LayerError]]:
     target, graph = one.target, one.prepared
-    if target.activations != "int8" or one.quantizer != "edgekit":
+    if target.activations != "int8" or one.quantizer != OWN:
         return float_fidelity(graph, _answers(one, inputs), inputs), []
-    if target.format == "tflite":
+    if RUNTIMES[target.runtime].as_written:
         probe = tflite.lower(graph, target, io_dtype=one.io, outputs_also=probe_values(graph))
         actual = read_values(probe, graph, inputs)
         return fidelity(graph, probe, inputs, one.file), layer_errors(graph, actual, inputs)
@@ -119,10 +117,7 @@ def runtime_of(target: Target) -> str:
 
     Raises: UsageError with the line that installs it.
     """
-    if target.runtime == "tensorflow":
-        require_tensorflow()
-        return f"tensorflow {importlib.metadata.version('tensorflow')}"
-    return runtime_version(target.format)
+    return RUNTIMES[target.runtime].version()
 
 
 def compared_in_answers(session: Session, job: Job, one: Built, reference: Path | None) -> None:
@@ -153,7 +148,7 @@ def compared_in_answers(session: Session, job: Job, one: Built, reference: Path 
 
 
 def _answers(one: Built, inputs: list[np.ndarray]) -> list[np.ndarray]:
-    if one.target.runtime == "tensorflow":
+    if RUNTIMES[one.target.runtime].files is None:
         return run_saved_model(one.file.parent, inputs, one.ports)
     return run_model(one.file, inputs, one.ports, workers=workers())
 
@@ -176,11 +171,10 @@ def seconded(session: Session, job: Job, one: Built) -> None:
         found = tensorflow_check(one.file, inputs, one.ports)
         (directory / "tensorflow.json").write_text(json.dumps(asdict(found)))
 
-    require_tensorflow()
     key = {
         "artifact": one.sha256s,
         "images": job.calibration.identity,
-        "runtimes": [runtime_of(one.target), importlib.metadata.version("tensorflow")],
+        "runtimes": [runtime_of(one.target), RUNTIMES[RUNTIMES[one.target.runtime].second].version()],
     }
     stage = session.stage("tensorflow", key, make, one.target.name)
     content = json.loads((stage / "tensorflow.json").read_text())
@@ -196,7 +190,7 @@ def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
     held = [
         one
         for one in built
-        if one.target.activations == "int8" and one.target.runtime in _HOST_RUNTIMES and one.pictures
+        if one.target.activations == "int8" and RUNTIMES[one.target.runtime].host and one.pictures
     ]
     formats = {one.target.format for one in held}
     if len(formats) < 2 or job.evaluation is None:
@@ -237,7 +231,7 @@ def _pictures(one: Built) -> Path:
 
 def _parting(job: Job, first: Built, second: Built, differing: Sequence[int]) -> Divergence | None:
     """The first layer at which two files part, on images they answer differently."""
-    comparable = all(one.quantizer == "edgekit" and one.prepared.batchable for one in (first, second))
+    comparable = all(one.quantizer == OWN and one.prepared.batchable for one in (first, second))
     if not differing or not comparable or job.evaluation is None:
         return None
     images = job.evaluation.images
@@ -246,7 +240,7 @@ def _parting(job: Job, first: Built, second: Built, differing: Sequence[int]) ->
 
 
 def _placed(one: Built) -> Placed:
-    if one.target.format != "tflite":
+    if not RUNTIMES[one.target.runtime].as_written:
         return Placed(one.prepared, one.file, one.tensors, ports=one.ports)
     lowered = tflite.lower(one.prepared, one.target, io_dtype=one.io)
     return Placed(one.prepared, one.file, lowered.tensors, lowered.layouts, one.ports)
@@ -254,7 +248,7 @@ def _placed(one: Built) -> Placed:
 
 def timed(session: Session, device: Device, built: list[Built], baselines: dict[str, Built]) -> None:
     """Every artifact this machine has a runtime for, in turns with the float models it is held against."""
-    timed_here = [one for one in built if one.target.runtime in _HOST_RUNTIMES]
+    timed_here = [one for one in built if RUNTIMES[one.target.runtime].host]
     if device.profile == "off" or not timed_here:
         return
     names = [*dict.fromkeys(one.target.baseline for one in timed_here)]
@@ -295,11 +289,7 @@ def timed(session: Session, device: Device, built: list[Built], baselines: dict[
 
 def timed_by_layer(session: Session, device: Device, one: Built) -> None:
     """Where an int8 artifact's milliseconds go."""
-    if (
-        device.profile == "off"
-        or one.target.activations != "int8"
-        or one.target.runtime not in _HOST_RUNTIMES
-    ):
+    if device.profile == "off" or one.target.activations != "int8" or not RUNTIMES[one.target.runtime].host:
         return
 
     def make(directory: Path, _line: Line) -> None:

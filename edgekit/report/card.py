@@ -28,7 +28,7 @@ def model_card(report: dict[str, Any], target: str, manifest: dict[str, Any]) ->
         lines += ["> [!CAUTION]", f"> **Rejected.** {text(verdict.sentence)} Do not ship it.", ""]
     version = text(manifest["edgekit_version"])
     lines += [
-        f"An image model for {formats.of(target).runtime}, compiled by edgekit {version}: "
+        f"An image model for {formats.words(target).runtime}, compiled by edgekit {version}: "
         f"{_files(artifact, manifest)}. {text(verdict.word)}. {text(verdict.sentence)}",
         "",
         "## Intended use",
@@ -101,7 +101,7 @@ def _load(artifact: dict[str, Any], target: str, manifest: dict[str, Any]) -> li
     given = (artifact.get("latency") or {}).get("settings") or {}
     told = ", ".join(f"{code(k)} {code(formats.setting(v))}" for k, v in given.items())
     said = [] if not told else ["", f"Measured with {told}."]
-    return [f"Load it with {formats.of(target).runtime}:", "", f"```{language}", *lines, "```", *said]
+    return [f"Load it with {formats.words(target).runtime}:", "", f"```{language}", *lines, "```", *said]
 
 
 def _tensors(target: str, manifest: dict[str, Any]) -> list[str]:
@@ -117,7 +117,7 @@ def _tensors(target: str, manifest: dict[str, Any]) -> list[str]:
         for kind, tensors in (("input", manifest["inputs"]), ("output", manifest["outputs"]))
         for t in tensors
     ]
-    signature = [f"Signature {code(manifest['signature'])}.", ""] if formats.of(target).signatures else []
+    signature = [f"Signature {code(manifest['signature'])}.", ""] if formats.words(target).signatures else []
     return [*signature, *table(["", "name", "dtype", "shape", "scale", "zero point"], rows)]
 
 
@@ -202,16 +202,13 @@ def _limitations(report: dict[str, Any], target: str) -> list[str]:
         lines.append(
             "Latency holds for the machine and runtime named above; measure on the device you ship to."
         )
-    if formats.family(target) == "tensorrt":
-        lines.append(
-            "TensorRT did not run here: the file was checked by its structure and through ONNX Runtime. Time "
-            "it, and compare its answers, on the GPU you ship to."
-        )
+    if elsewhere := formats.words(target).elsewhere:
+        lines.append(elsewhere)
     if outside := facts.tally(artifact["audit"]["undelegated_ops"]):
         names = facts.names(artifact["audit"]["undelegated_ops"])
         named = f": {', '.join(map(code, names[:6]))}" if names else ""
         verb = "operator runs" if outside == 1 else "operators run"
-        lines.append(f"{outside} {verb} {formats.of(target).left}{named}.")
+        lines.append(f"{outside} {verb} {formats.words(target).left}{named}.")
     lines.append("Behaviour across groups of people and on hostile input was not examined.")
     return lines
 

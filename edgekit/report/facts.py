@@ -145,8 +145,8 @@ def _main_op(ops: Sequence[str]) -> str:
 
 def short(report: dict[str, Any], target: str) -> str:
     """'int8' for 'tflite-int8' beside 'float'; the whole name where several artifacts would be 'int8'."""
-    alike = [name for name in report["artifacts"] if formats.precision(name) == formats.precision(target)]
-    return formats.precision(target) if len(alike) == 1 and "-" in target else target
+    alike = [name for name in report["artifacts"] if formats.of(name).variant == formats.of(target).variant]
+    return formats.of(target).variant if len(alike) == 1 and "-" in target else target
 
 
 def float_name(report: dict[str, Any], target: str) -> str:
@@ -154,8 +154,8 @@ def float_name(report: dict[str, Any], target: str) -> str:
     named = (report["artifacts"][target].get("latency") or {}).get("float_target")
     if not named:
         return "float32"
-    alike = short(report, target) != target and formats.family(named) == formats.family(target)
-    return formats.precision(named) if alike else named
+    alike = short(report, target) != target and formats.of(named).family == formats.of(target).family
+    return formats.of(named).variant if alike else named
 
 
 def is_baseline(report: dict[str, Any], target: str) -> bool:
@@ -168,10 +168,10 @@ def float_size(report: dict[str, Any], target: str) -> tuple[float, str]:
     artifact = report["artifacts"][target]
     if artifact.get("float_size_bytes"):
         named = (artifact.get("latency") or {}).get("float_target") or "float32"
-        return artifact["float_size_bytes"], f"{formats.precision(named)} file"
-    twin = report["artifacts"].get(formats.float_twin(target))
-    if twin:
-        return twin["size_bytes"], "float32 file"
+        return artifact["float_size_bytes"], f"{formats.of(named).variant} file"
+    baseline = formats.of(target).baseline
+    if twin := report["artifacts"].get(baseline):
+        return twin["size_bytes"], f"{formats.of(baseline).variant} file"
     return report["cost"]["params"] * 4, "float32 weights"
 
 

@@ -90,7 +90,7 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
         "short": facts.short(report, name),
         "float": facts.float_name(report, name),
         "baseline": facts.is_baseline(report, name),
-        "format": formats.of(name),
+        "words": formats.words(name),
         "untimed": formats.untimed(name, any(a.get("latency") for a in report["artifacts"].values())),
         "artifact": artifact,
         "audit": audit,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgekit.report import facts, formats, units
+from edgekit.targets.words import Words
 
 _BAR = 24
 _KINDS = {"int8": "green", "table": "magenta", "int16": "cyan", "dynamic": "yellow", "float": "red"}
@@ -18,6 +19,7 @@ _KINDS = {"int8": "green", "table": "magenta", "int16": "cyan", "dynamic": "yell
 def print_audit(
     audit: Mapping[str, Any],
     title: str,
+    words: Words,
     *,
     delegation: Mapping[str, Any] | None = None,
     layers: bool = True,
@@ -25,20 +27,17 @@ def print_audit(
 ) -> None:
     """Print an audit: shares, tensors with scales, operators, what its runtime leaves, every layer.
 
-    ONNX Runtime and OpenVINO rewrite a file, so the operators of a .onnx and an .xml are those executed.
-
     Args:
         audit: as `edgekit.runtimes.audit` gives it, as a dict; sections whose keys are absent are left out.
-        title: the file's name; its ending tells a runtime with delegates from one without.
-        delegation: as `edgekit.runtimes.delegation(...).as_dict()` gives it; without it nothing is said of
-            partitions.
+        title: the file's name. words: those of its runtime; one that fuses lists the operators it executes.
+        delegation: as `edgekit.runtimes.audit.delegation` gives it, as a dict; without it nothing is said
+            of partitions.
         layers: also list every operator.
     """
     console = console or Console(highlight=False)
     console.print(Text(title, "bold"), soft_wrap=True)
-    executed = title.lower().endswith((".onnx", ".xml"))
-    left = formats.FORMATS["onnx" if executed else "tflite"].left
-    console.print(_overview(audit, delegation, executed))
+    executed = not words.delegates
+    console.print(_overview(audit, delegation, words))
     for kind in ("inputs", "outputs"):
         if audit.get(kind):
             _head(console, kind)
@@ -47,16 +46,12 @@ def print_audit(
         _head(console, "operators executed" if executed else "operators")
         console.print(_histogram(audit["histogram"], audit.get("ops") or ()))
     _listed(console, "in float", facts.names(_sequence(audit.get("float_ops"))))
-    _listed(console, _layout(executed), facts.names(_sequence(audit.get("transposes"))))
+    _listed(console, words.layout, facts.names(_sequence(audit.get("transposes"))))
     if delegation is not None:
-        _listed(console, left, facts.names(_sequence(delegation["undelegated_ops"])))
+        _listed(console, words.left, facts.names(_sequence(delegation["undelegated_ops"])))
     if layers and audit.get("ops"):
         _head(console, "layers")
         console.print(_layers(audit["ops"]))
-
-
-def _layout(executed: bool) -> str:
-    return "layout changes" if executed else "transposes"
 
 
 def _sequence(value: Any) -> list[Any] | int | None:
@@ -78,13 +73,13 @@ def _listed(console: Console, words: str, names: Sequence[str], limit: int = 20)
         console.print(Text(f"  and {len(names) - limit} more", "dim"))
 
 
-def _overview(audit: Mapping[str, Any], delegation: Mapping[str, Any] | None, executed: bool) -> Table:
+def _overview(audit: Mapping[str, Any], delegation: Mapping[str, Any] | None, words: Words) -> Table:
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column(style="dim")
     table.add_column()
 
-    def row(label: str, words: str) -> None:
-        table.add_row(label, Text(words))
+    def row(label: str, said: str) -> None:
+        table.add_row(label, Text(said))
 
     if "size_bytes" in audit:
         size = units.said(units.size(audit["size_bytes"]))
@@ -96,20 +91,19 @@ def _overview(audit: Mapping[str, Any], delegation: Mapping[str, Any] | None, ex
     row("in float", str(facts.tally(_sequence(audit["float_ops"]))))
     if audit.get("dynamic_ops"):
         row("float on int8 weights", str(facts.tally(_sequence(audit["dynamic_ops"]))))
-    row(_layout(executed), str(facts.tally(_sequence(audit["transposes"]))))
+    row(words.layout, str(facts.tally(_sequence(audit["transposes"]))))
     if "per_channel_share" in audit:
         row("per-channel weights", units.share(audit["per_channel_share"]))
     if "macs" in audit:
         row("MACs", units.said(units.count(audit["macs"])))
-    if executed and audit.get("kinds"):
+    if not words.delegates and audit.get("kinds"):
         row("executed", ", ".join(f"{n:,} {kind}" for kind, n in audit["kinds"].items()))
     if delegation is not None:
-        if executed:
+        if not words.delegates:
             row("runtime", formats.runtime_name(delegation["runtime"]))
         else:
             row("partitions", f"{delegation['partitions']} ({delegation['runtime']})")
-        named = formats.FORMATS["onnx" if executed else "tflite"].left
-        row(named, str(facts.tally(_sequence(delegation["undelegated_ops"]))))
+        row(words.left, str(facts.tally(_sequence(delegation["undelegated_ops"]))))
     for name in audit.get("signatures") or ():
         row("signature", name)
     return table

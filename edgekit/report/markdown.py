@@ -79,7 +79,7 @@ def _targets(report: dict[str, Any]) -> list[str]:
             facts.interval(drift) or units.NONE if drift else units.NONE,
             facts.percentiles(latency) if latency else "not measured",
             against,
-            str(partitions) if partitions is not None and formats.of(name).delegates else units.NONE,
+            str(partitions) if partitions is not None and formats.words(name).delegates else units.NONE,
         ])  # fmt: skip
     head = [
         "target", "size", "accuracy", "drop, 95 % interval, points", "latency p50 / p90 / p99",
@@ -141,25 +141,24 @@ def _agreement(report: dict[str, Any]) -> list[str]:
 
 
 def _artifact(name: str, artifact: dict[str, Any]) -> list[str]:
-    kind = formats.of(name)
+    words = formats.words(name)
     audit, drift, latency = artifact["audit"], artifact.get("drift"), artifact.get("latency")
     beside = list(artifact.get("files") or {})[1:]
     together = f" with {', '.join(map(code, beside))}, together" if beside else ","
-    layout = "transposes" if kind.delegates else "layout changes"
     lines = [
         f"- file: {code(artifact['path'])}{together} {artifact['size_bytes']:,} bytes",
         f"- sha256: {code(artifact['sha256'])}",
         f"- operators: {units.share(audit['int8_ops_share'])} in int8, {facts.tally(audit['float_ops'])} in "
-        f"float, {facts.tally(audit['transposes'])} {layout}; input {code(audit['input_dtype'])}, output "
-        f"{code(audit['output_dtype'])}",
+        f"float, {facts.tally(audit['transposes'])} {words.layout}; input {code(audit['input_dtype'])}, "
+        f"output {code(audit['output_dtype'])}",
     ]
     if audit["undelegated_ops"] is not None:
         outside = facts.names(audit["undelegated_ops"])
         named = f": {', '.join(map(code, outside[:12]))}" if outside else ""
-        lines.append(f"- {kind.left}: {facts.tally(audit['undelegated_ops'])}{named}")
+        lines.append(f"- {words.left}: {facts.tally(audit['undelegated_ops'])}{named}")
     if kinds := (audit.get("executed") or {}).get("kinds"):
         said = ", ".join(f"{n:,} {text(what)}" for what, n in kinds.items())
-        lines.append(f"- executed by {kind.runtime}: {said}")
+        lines.append(f"- executed by {words.runtime}: {said}")
     if fidelity := artifact.get("fidelity"):
         worst = units.NONE if fidelity["max_lsb"] is None else f"{fidelity['max_lsb']:g} LSB"
         lines.append(f"- simulation against the runtime: at most {worst}")

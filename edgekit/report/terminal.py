@@ -206,7 +206,7 @@ def _float_latency(report: dict[str, Any], name: str) -> str:
 
 def _partitions(report: dict[str, Any], name: str) -> str:
     audit = report["artifacts"][name]["audit"]
-    if audit["partitions"] is None or not formats.of(name).delegates:
+    if audit["partitions"] is None or not formats.words(name).delegates:
         return ""
     outside = facts.tally(audit["undelegated_ops"])
     rest = f", {units.plural(outside, 'operator')} outside" if outside else ""

@@ -1,8 +1,8 @@
-"""What a model file really is and what its runtime makes of it: a file -> Audit.
+"""What a model file really is and what its runtime makes of it: a file -> Audit, and -> Delegation.
 
-Nothing is taken from the build. A .tflite file is its own program, so it is parsed (`audit_tflite`); ONNX
-Runtime and OpenVINO rewrite what they are given, so they are asked for the graph they execute (`audit_onnx`,
-`audit_openvino`). An operator is put in one class by the types it reads and writes:
+Nothing is taken from the build. A runtime that executes a file as it is written has it parsed; one that
+rewrites what it is given is asked for the graph it executes. An operator is put in one class by the types it
+reads and writes:
 
     int8      reads and writes 8-bit integers (32-bit biases, shapes and axes aside), or is an 8-bit kernel
     table     part of DEQUANTIZE - float unary op(s) - QUANTIZE, which XNNPACK folds into one 256-entry table
@@ -23,16 +23,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from typing import Any
 
-from edgekit.runtimes.sources import Source, open_source
-
-_READERS = {
-    "tflite": "edgekit.runtimes.litert.audit",
-    "onnx": "edgekit.runtimes.onnxruntime.audit",
-    "openvino": "edgekit.runtimes.openvino.audit",
-}
+from edgekit.runtimes.registry import opening
+from edgekit.runtimes.sources import ModelFile, Source, open_source
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,37 @@ class OpRecord:
     module: str
     macs: int
     weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Undelegated:
+    """One operator outside every partition."""
+
+    index: int
+    op: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.op} at {self.module}"
+
+
+@dataclass(frozen=True)
+class Delegation:
+    """`partitions` is 0 where no delegate was applied at all."""
+
+    partitions: int
+    undelegated_ops: tuple[Undelegated, ...]
+    operators: int
+    runtime: str
+
+    @property
+    def complete(self) -> bool:
+        return self.partitions == 1 and not self.undelegated_ops
+
+    def as_dict(self) -> dict[str, Any]:
+        content = asdict(self)
+        content["undelegated_ops"] = [str(op) for op in self.undelegated_ops]
+        return content
 
 
 @dataclass(frozen=True)
@@ -114,7 +139,27 @@ def audit(source: Source, modules: Mapping[str, str] | None = None) -> Audit:
     Raises: ArtifactError for a damaged or foreign file, UsageError when its runtime is not installed.
     """
     file = open_source(source)
-    return import_module(_READERS[file.kind]).audit(file, modules or {})
+    return opening(file.kind).part("audit").audit(file, modules or {})
+
+
+def delegation(source: Source, modules: Mapping[str, str] | None = None) -> Delegation:
+    """Count partitions and name every operator that is not taken over as the file asks.
+
+    LiteRT counts the partitions of its delegate. ONNX Runtime and OpenVINO run a file in one session, so it
+    has one partition; what is left there is every operator that runs in float though the file asked for int8.
+
+    Args:
+        modules: module path for each tensor or operator name, as in `audit`.
+    Raises: ArtifactError for a file its runtime cannot open.
+    """
+    file = open_source(source)
+    return opening(file.kind).part("audit").placement(file, modules or {})
+
+
+def partitions(file: ModelFile, threads: int = 1) -> int:
+    """Into how many parts a delegate cuts a file, 0 where it takes none; 1 without a delegate."""
+    runtime = opening(file.kind)
+    return runtime.part("audit").partitions(file, threads) if runtime.delegate else 1
 
 
 def totals(rows: tuple[OpRecord, ...]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -23,15 +22,10 @@ import numpy as np
 from edgekit.errors import ArtifactError
 from edgekit.lower.ports import NHWC, Port, Ports
 from edgekit.runtimes.layout import to_file, to_graph
+from edgekit.runtimes.registry import opening
 from edgekit.runtimes.sources import ModelFile, Slot, Source, kind_of, open_source
 
 Inputs = np.ndarray | Sequence[np.ndarray]
-
-_MODULES = {
-    "tflite": "edgekit.runtimes.litert.run",
-    "onnx": "edgekit.runtimes.onnxruntime.run",
-    "openvino": "edgekit.runtimes.openvino.run",
-}
 
 
 def run_model(
@@ -197,7 +191,7 @@ def settings(kind: str, threads: int = 1) -> dict[str, Any]:
 
 
 def _module(kind: str) -> Any:
-    return import_module(_MODULES[kind])
+    return opening(kind).part("run")
 
 
 __all__ = [

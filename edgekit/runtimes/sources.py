@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgekit.errors import ArtifactError
+from edgekit.runtimes.registry import FileKind, kinds
 
 Source = str | os.PathLike[str] | bytes | Mapping[str, bytes]
-KINDS = ("tflite", "onnx", "openvino")
-_SUFFIXES = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """kind: one of KINDS. weights: the .bin of an OpenVINO file, empty for others."""
+    """kind: name of a FileKind. weights: what lies in a file beside it, empty where the kind has none."""
 
     kind: str
     data: bytes
@@ -35,9 +34,9 @@ class ModelFile:
     @property
     def files(self) -> dict[str, bytes]:
         """The content under the names it is written by."""
-        if self.kind == "openvino":
-            return {"model.xml": self.data, "model.bin": self.weights}
-        return {f"model.{self.kind}": self.data}
+        kind = _named(self.kind)
+        files = {f"model{kind.suffix}": self.data}
+        return files | ({f"model{kind.weights}": self.weights} if kind.weights else {})
 
 
 class Slot(NamedTuple):
@@ -58,39 +57,48 @@ def open_source(source: Source | ModelFile) -> ModelFile:
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source)
         kind = _sniffed(data)
-        return ModelFile(kind, data, b"", f"the .{'xml' if kind == 'openvino' else kind} bytes")
+        return ModelFile(kind.name, data, b"", f"the {kind.suffix} bytes")
     if isinstance(source, Mapping):
         return _from_files(source)
     path = Path(source)
     data = _read(path)
-    kind = _SUFFIXES.get(path.suffix.lower()) or _sniffed(data)
-    weights = _read(path.with_suffix(".bin")) if kind == "openvino" else b""
-    return ModelFile(kind, data, weights, str(source))
+    kind = _by_suffix(path) or _sniffed(data)
+    weights = _read(path.with_suffix(kind.weights)) if kind.weights else b""
+    return ModelFile(kind.name, data, weights, str(source))
 
 
 def kind_of(source: Source | ModelFile) -> str:
     """The kind of a model file, by its name where it has one."""
-    if isinstance(source, str | os.PathLike) and (kind := _SUFFIXES.get(Path(source).suffix.lower())):
-        return kind
+    if isinstance(source, str | os.PathLike) and (kind := _by_suffix(Path(source))):
+        return kind.name
     return open_source(source).kind
 
 
 def _from_files(files: Mapping[str, bytes]) -> ModelFile:
     for name, data in files.items():
-        kind = _SUFFIXES.get(Path(name).suffix.lower())
+        kind = _by_suffix(Path(name))
         if kind is not None:
-            stem = str(Path(name).with_suffix(".bin"))
-            return ModelFile(kind, bytes(data), bytes(files.get(stem, b"")), name)
-    raise ArtifactError(f"files {', '.join(files) or 'none'}: one model.tflite, model.onnx or model.xml")
+            beside = str(Path(name).with_suffix(kind.weights)) if kind.weights else ""
+            return ModelFile(kind.name, bytes(data), bytes(files.get(beside, b"")), name)
+    *most, last = (f"model{kind.suffix}" for kind in kinds())
+    raise ArtifactError(f"files {', '.join(files) or 'none'}: one {', '.join(most)} or {last}")
 
 
-def _sniffed(data: bytes) -> str:
-    """By content; what looks like nothing is left to the TFLite reader, whose message says what it lacks."""
-    if data[4:8] == b"TFL3":
-        return "tflite"
-    if data.lstrip()[:1] == b"<":
-        return "openvino"
-    return "onnx" if data[:1] == b"\x08" else "tflite"
+def _named(name: str) -> FileKind:
+    return next(kind for kind in kinds() if kind.name == name)
+
+
+def _by_suffix(path: Path) -> FileKind | None:
+    return next((kind for kind in kinds() if kind.suffix == path.suffix.lower()), None)
+
+
+def _sniffed(data: bytes) -> FileKind:
+    """By content; what looks like nothing is left to the first reader, whose message says what it lacks."""
+    for kind in kinds():
+        place, magic = kind.magic
+        if data[place : place + len(magic)] == magic or (place == 0 and data.lstrip().startswith(magic)):
+            return kind
+    return kinds()[0]
 
 
 def _read(path: Path) -> bytes:
@@ -98,5 +106,5 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        kinds = ", ".join(_SUFFIXES)
-        raise ArtifactError(f"{path}: cannot be read ({reason}): a model file ({kinds})") from error
+        known = ", ".join(kind.suffix for kind in kinds())
+        raise ArtifactError(f"{path}: cannot be read ({reason}): a model file ({known})") from error

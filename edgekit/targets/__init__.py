@@ -12,6 +12,7 @@ from edgekit.targets.promises import Promises
 from edgekit.targets.savedmodel import SAVEDMODEL_TARGETS
 from edgekit.targets.target import Target
 from edgekit.targets.tflite import TFLITE_TARGETS
+from edgekit.targets.words import Words
 
 TARGETS: dict[str, Target] = {
     target.name: target for target in (*TFLITE_TARGETS, *ONNX_TARGETS, *OPENVINO_TARGETS, *SAVEDMODEL_TARGETS)
@@ -26,4 +27,9 @@ def get_target(name: str) -> Target:
     return TARGETS[name]
 
 
-__all__ = ["TARGETS", "Promises", "Target", "get_target"]
+def words_of(runtime: str) -> Words:
+    """How the files of a runtime are spoken of, by its name."""
+    return next(target.words for target in TARGETS.values() if target.runtime == runtime)
+
+
+__all__ = ["TARGETS", "Promises", "Target", "get_target", "words_of"]

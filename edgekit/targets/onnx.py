@@ -15,6 +15,7 @@ from edgekit.targets.words import Loading, Words
 
 WORDS = Words(
     runtime="ONNX Runtime",
+    package="onnxruntime",
     seen="Read back from the graph that ONNX Runtime executes, not from what was meant.",
     left="in float where the file asks for int8",
     slow="In float",
@@ -34,6 +35,7 @@ WORDS = Words(
 )
 TENSORRT_WORDS = Words(
     runtime="TensorRT",
+    package="tensorrt",
     seen="Read from the written file and from ONNX Runtime, which ran it here; which kernels TensorRT picks "
     "is known only on the GPU.",
     left="in float where the file asks for int8",
@@ -45,6 +47,7 @@ TENSORRT_WORDS = Words(
     loading=Loading("sh", ("trtexec --onnx={file} --int8 --saveEngine=model.engine",)),
     elsewhere="TensorRT did not run here: the file was checked by its structure and through ONNX Runtime. "
     "Time it, and compare its answers, on the GPU you ship to.",
+    untimed="for TensorRT on an NVIDIA GPU; not timed on this host",
 )
 
 _onnx = partial(Target, format="onnx", baseline="onnx-float32", open_batch=True)
@@ -78,6 +81,7 @@ ONNX_TARGETS = (
             min_int8_macs_share=0.5,
             max_latency_ratio=1.0,
         ),
+        mixed=True,
         doc="Static int8 as QDQ, placed where ONNX Runtime's CPU kernels gain by it.",
     ),
     _onnx(
@@ -89,6 +93,7 @@ ONNX_TARGETS = (
         runtime="tensorrt",
         words=TENSORRT_WORDS,
         promises=Promises(max_lsb=1, min_float_sqnr_db=30.0, max_top1_drop=0.015, max_latency_ratio=1.0),
+        mixed=True,
         doc="Symmetric int8 as QDQ by TensorRT's explicit rules, for a Jetson to compile.",
     ),
 )

@@ -9,11 +9,12 @@ from __future__ import annotations
 from functools import partial
 
 from edgekit.targets.promises import Promises
-from edgekit.targets.target import Target
+from edgekit.targets.target import OWN, Target
 from edgekit.targets.words import Loading, Words
 
 WORDS = Words(
     runtime="OpenVINO",
+    package="openvino",
     seen="Read back from the graph that OpenVINO executes, not from what was meant.",
     left="in float where the file asks for int8",
     slow="In float",
@@ -64,6 +65,8 @@ OPENVINO_TARGETS = (
             min_int8_macs_share=0.5,
             max_latency_ratio=1.0,
         ),
+        mixed=True,
+        quantizers=(OWN, "nncf"),
         doc="Static int8 as FakeQuantize, placed where OpenVINO's CPU kernels gain by it.",
     ),
 )

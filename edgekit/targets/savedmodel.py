@@ -8,6 +8,7 @@ from edgekit.targets.words import Loading, Words
 
 WORDS = Words(
     runtime="TensorFlow",
+    package="tensorflow",
     seen="Read back from the written file, not from what was meant.",
     left="in float where the file asks for int8",
     slow="In float",
@@ -20,7 +21,7 @@ WORDS = Words(
         (
             "import tensorflow as tf",
             "",
-            "model = tf.saved_model.load({place})",
+            "model = tf.saved_model.load({folder})",
             "outputs = model.signatures[{signature}](**{{{input}: tf.constant(image)}})",
         ),
     ),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from edgekit.targets.promises import Promises
 from edgekit.targets.words import Words
 
+OWN = "edgekit"  # the quantizer
+
 
 @dataclass(frozen=True)
 class Target:
@@ -21,6 +23,9 @@ class Target:
     io_dtypes: what the file's inputs and outputs may be; the first is the default.
     runtime: what proves the file: its entry in `edgekit.runtimes`.
     baseline: the float target whose latency and size this one's are held against.
+    mixed: whether its lowering leaves operators in float where the runtime gains by it, so that biases are
+        fitted after placement.
+    quantizers: who may choose its integers, edgekit first.
     open_batch: whether a file may leave its batch open.
     promises: the thresholds of the gates where a recipe asks nothing else.
     """
@@ -35,6 +40,8 @@ class Target:
     baseline: str
     words: Words = field(repr=False)  # repr is what an artifact depends on
     promises: Promises = field(default=Promises(), repr=False)
+    mixed: bool = False
+    quantizers: tuple[str, ...] = (OWN,)
     open_batch: bool = False
     doc: str = field(default="", repr=False)
 

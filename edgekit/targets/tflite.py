@@ -10,6 +10,7 @@ from edgekit.targets.words import Loading, Words
 
 WORDS = Words(
     runtime="LiteRT",
+    package="ai-edge-litert",
     seen="Read back from the written file and from the runtime, not from what was meant.",
     left="outside the delegate",
     slow="Not on the fast path",

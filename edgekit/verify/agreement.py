@@ -17,9 +17,9 @@ import numpy as np
 
 from edgekit.errors import DataError
 from edgekit.graph.ir import Value
-from edgekit.runtimes.placed import Placed, placed_values
 from edgekit.runtimes.runtime import Inputs
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
+from edgekit.verify.placed import Placed, placed_values
 
 MAX_DIFFERING = 100
 FALL_DB = 6.0  # a noise power four times larger, and more than a layer of rounding adds

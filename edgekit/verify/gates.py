@@ -12,8 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from edgekit.runtimes.audit import Audit
-from edgekit.runtimes.delegation import Delegation
+from edgekit.runtimes.audit import Audit, Delegation
 from edgekit.runtimes.tensorflow.run import TensorflowCheck
 from edgekit.targets import Promises, Target, get_target
 from edgekit.targets.words import Words

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.runtimes.litert.run import open_interpreter
+from edgekit.runtimes.audit import partitions
 from edgekit.runtimes.runtime import settings
 from edgekit.runtimes.sources import ModelFile, Source, open_source
 
@@ -152,7 +152,7 @@ def latency(
         for i, (name, source) in enumerate(files.items()):
             file = open_source(source)
             told = settings(file.kind, threads) | dict((properties or {}).get(name, {}))
-            expected[name] = _partitions(file, threads)
+            expected[name] = partitions(file, threads)
             jobs[name] = {"path": _write(file, Path(folder, str(i))), "kind": file.kind, "settings": told}
         job = asdict(plan) | {"threads": threads, "seed": _SEED}
         before = machine()
@@ -224,14 +224,6 @@ def _write(file: ModelFile, folder: Path) -> str:
     for name, data in file.files.items():
         Path(folder, name).write_bytes(data)
     return str(Path(folder, next(iter(file.files))))
-
-
-def _partitions(file: ModelFile, threads: int) -> int:
-    """Delegate partitions in this process; the other runtimes run a file in one piece."""
-    if file.kind != "tflite":
-        return 1
-    nodes = open_interpreter(file, threads=threads)._get_ops_details()
-    return sum(node["op_name"] == "DELEGATE" for node in nodes)
 
 
 def _fresh_process(job: dict[str, Any]) -> dict[str, Any]:

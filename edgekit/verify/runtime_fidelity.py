@@ -26,10 +26,10 @@ import torch
 from edgekit.errors import ArtifactError
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import per_image, run, run_node, walk
-from edgekit.runtimes.placed import Placed, placed_values
 from edgekit.runtimes.runtime import Inputs, as_inputs, run_model
 from edgekit.verify.drift import sqnr_db
 from edgekit.verify.integers import dequantize, quantize_reals, weight_codes
+from edgekit.verify.placed import Placed, placed_values
 
 Tensor = torch.Tensor
 # A copy with more outputs may round a tie the other way or fuse less, and a step in a squeeze-excite gate

@@ -12,6 +12,7 @@ from test_schema import minimal
 
 from edgekit.report.inspect import print_audit
 from edgekit.report.terminal import Progress, models_table, print_summary
+from edgekit.targets import words_of
 
 
 def console(width: int = 100, terminal: bool = False) -> Console:
@@ -142,7 +143,7 @@ def test_audit() -> None:
     }
     delegation = {"partitions": 2, "undelegated_ops": ["EXP at [head]"], "runtime": "LiteRT 2.3.0"}
     out = console()
-    print_audit(audit, "model.tflite", delegation=delegation, console=out)
+    print_audit(audit, "model.tflite", words_of("litert"), delegation=delegation, console=out)
     text = printed(out)
     for words in (
         "4.39 MB",
@@ -155,11 +156,11 @@ def test_audit() -> None:
         assert words in text
     assert "in float: 1" in text and "EXP at [head]" in text and "outside the delegate: 1" in text
     least = {"int8_ops_share": 0.0, "float_ops": 3, "transposes": 0}
-    print_audit(least, "m", console=console())
+    print_audit(least, "m", words_of("litert"), console=console())
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "model.xml"])
-def test_audit_of_an_executed_graph(file: str) -> None:
+@pytest.mark.parametrize(("file", "runtime"), [("model.onnx", "onnxruntime"), ("model.xml", "openvino")])
+def test_audit_of_an_executed_graph(file: str, runtime: str) -> None:
     audit = {
         "int8_ops_share": 0.5,
         "float_ops": ("Softmax at head",),
@@ -170,7 +171,7 @@ def test_audit_of_an_executed_graph(file: str) -> None:
     }
     delegation = {"partitions": 1, "undelegated_ops": ["Softmax at head"], "runtime": "onnxruntime 1.31.1"}
     out = console()
-    print_audit(audit, file, delegation=delegation, console=out)
+    print_audit(audit, file, words_of(runtime), delegation=delegation, console=out)
     text = printed(out)
     for words in (
         "1 int8, 1 float, 2 convert",

@@ -14,10 +14,10 @@ from op_graphs import images, op_graph
 from edgekit.errors import DataError
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.tflite import lower, prepare
-from edgekit.runtimes.placed import Placed
 from edgekit.targets import Promises, get_target
 from edgekit.verify.agreement import agreement, first_divergence
 from edgekit.verify.gates import Evidence, judge
+from edgekit.verify.placed import Placed
 
 IMAGES = np.random.default_rng(0).uniform(-2, 2, (3, 3, 8, 8)).astype(np.float32)
 

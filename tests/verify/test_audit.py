@@ -9,8 +9,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from tflite_files import File, small_net
 
-from edgekit.runtimes.audit import audit
-from edgekit.runtimes.delegation import delegation
+from edgekit.runtimes.audit import audit, delegation
 from edgekit.runtimes.runtime import run_model
 
 

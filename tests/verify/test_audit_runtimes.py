@@ -10,8 +10,7 @@ from onnx import TensorProto
 from onnx_files import OnnxFile, float_onnx, int8_onnx, openvino_files, serialized
 
 from edgekit.errors import ArtifactError
-from edgekit.runtimes.audit import audit, module_names
-from edgekit.runtimes.delegation import delegation
+from edgekit.runtimes.audit import audit, delegation, module_names
 from edgekit.targets import get_target
 from edgekit.verify.gates import Evidence, judge
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from tflite_files import small_net
 
-from edgekit.runtimes.audit import audit
-from edgekit.runtimes.delegation import delegation
+from edgekit.runtimes.audit import audit, delegation
 from edgekit.targets import TARGETS, Promises, get_target
 from edgekit.targets.promises import THRESHOLDS
 from edgekit.verify.drift import drift

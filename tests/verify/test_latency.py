@@ -119,7 +119,7 @@ def test_runtimes_that_are_not_needed_are_not_imported(tmp_path):
 
 
 def test_a_delegate_that_comes_and_goes_is_refused(monkeypatch):
-    monkeypatch.setattr(module, "_partitions", lambda file, threads: 9)
+    monkeypatch.setattr(module, "partitions", lambda file, threads: 9)
     with pytest.raises(ArtifactError, match="1 delegate partitions in a fresh process, 9 in this one"):
         latency({"int8": small_net()}, profile=TINY)
 

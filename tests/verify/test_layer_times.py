@@ -12,9 +12,10 @@ from tflite_files import small_net
 from edgekit.lower.tflite.expose import prefix
 from edgekit.lower.tflite.reader import read_model
 from edgekit.runtimes.audit import audit
+from edgekit.runtimes.litert.times import cut_points
 from edgekit.runtimes.runtime import read_values, run_model
 from edgekit.verify.latency import Profile
-from edgekit.verify.layer_times import cut_points, layer_times
+from edgekit.verify.layer_times import layer_times
 
 TINY = Profile("tiny", 2, 12, 0.0, 5.0, 2, 0.0)
 FILES = {

@@ -15,10 +15,10 @@ from edgekit.errors import ArtifactError
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.run import run
 from edgekit.quantize import annotate
-from edgekit.runtimes.placed import Placed
 from edgekit.targets import Promises
 from edgekit.verify.gates import Evidence, judge
 from edgekit.verify.integers import weight_codes
+from edgekit.verify.placed import Placed
 from edgekit.verify.runtime_fidelity import runtime_fidelity
 
 IMAGES = np.random.default_rng(3).uniform(-2, 2, (3, 3, 8, 8)).astype(np.float32)

@@ -8,8 +8,7 @@ from tflite_files import File, small_net
 
 from edgekit.errors import ArtifactError
 from edgekit.lower.tflite.reader import read_model
-from edgekit.runtimes.audit import audit
-from edgekit.runtimes.delegation import delegation
+from edgekit.runtimes.audit import audit, delegation
 from edgekit.runtimes.litert.run import open_interpreter
 from edgekit.runtimes.runtime import run_model
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from edgekit.lower.tflite.reader import Model, Operator, Subgraph, Tensor, read_model
-from edgekit.runtimes.audit import Audit, IoRecord, OpRecord, totals
+from edgekit.runtimes.audit import Audit, Delegation, IoRecord, OpRecord, Undelegated, totals
+from edgekit.runtimes.litert.run import open_interpreter, version
 from edgekit.runtimes.sources import ModelFile
 
 _EIGHT_BIT = {"int8", "uint8"}
@@ -53,6 +55,33 @@ def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
         signatures=model.signatures,
         **totals(rows),
     )
+
+
+def placement(file: ModelFile, modules: Mapping[str, str]) -> Delegation:
+    """The partitions XNNPACK takes over, and every operator outside them.
+
+    LiteRT lists one DELEGATE node per partition. With delegate node fusion switched off, every operator that
+    XNNPACK takes gets a DELEGATE node of its own that writes the operator's outputs: whatever is left runs on
+    LiteRT's own kernels, and each of those can split a partition.
+    """
+    graph = read_model(file.data, file.where).main
+    single = _executed(file, experimental_disable_delegate_node_fusion=True)
+    delegated = {int(i) for node in single if node["op_name"] == "DELEGATE" for i in node["outputs"]}
+    left = tuple(
+        Undelegated(op.index, op.name, module_of(graph, op, modules))
+        for op in graph.operators
+        if not all(i in delegated for i in op.outputs)
+    )
+    return Delegation(partitions(file), left, len(graph.operators), version())
+
+
+def partitions(file: ModelFile, threads: int = 1) -> int:
+    """How many parts XNNPACK takes over, read from the runtime."""
+    return sum(node["op_name"] == "DELEGATE" for node in _executed(file, threads=threads))
+
+
+def _executed(file: ModelFile, **options: Any) -> list[dict[str, Any]]:
+    return open_interpreter(file, **options)._get_ops_details()
 
 
 def module_of(graph: Subgraph, op: Operator, modules: Mapping[str, str] | None = None) -> str:

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.lower.onnx.reader import OnnxModel, OnnxNode, OnnxTensor, read_model, with_outputs
-from edgekit.runtimes.audit import Audit, IoRecord, OpRecord, totals
-from edgekit.runtimes.onnxruntime.run import grid_of, open_session
+from edgekit.runtimes.audit import Audit, Delegation, IoRecord, OpRecord, Undelegated, totals
+from edgekit.runtimes.onnxruntime.run import grid_of, open_session, version
 from edgekit.runtimes.sources import ModelFile
 
 _EIGHT_BIT = {"int8", "uint8"}
@@ -90,6 +90,13 @@ def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
         signatures=(),
         **totals(rows),
     )
+
+
+def placement(file: ModelFile, modules: Mapping[str, str]) -> Delegation:
+    """One session; what it leaves is every operator in float where the file asks for int8."""
+    found = executed(file)
+    left = tuple(Undelegated(i, node.op, module_of(found, node, modules)) for i, node in in_float(found))
+    return Delegation(1, left, len(found.graph.nodes), version())
 
 
 def in_float(found: Executed) -> list[tuple[int, OnnxNode]]:

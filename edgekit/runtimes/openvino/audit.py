@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.runtimes.audit import Audit, IoRecord, OpRecord, totals
-from edgekit.runtimes.openvino.run import compile_network, read_network
+from edgekit.runtimes.audit import Audit, Delegation, IoRecord, OpRecord, Undelegated, totals
+from edgekit.runtimes.openvino.run import compile_network, read_network, version
 from edgekit.runtimes.sources import ModelFile
 
 _EIGHT_BIT = {"i8", "u8"}
@@ -79,6 +79,13 @@ def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
         signatures=(),
         **totals(rows),
     )
+
+
+def placement(file: ModelFile, modules: Mapping[str, str]) -> Delegation:
+    """One compiled model; what it leaves is every operator in float where the file asks for int8."""
+    model, steps = executed(file)
+    left = tuple(Undelegated(i, step.op, module_of(step, modules)) for i, step in in_float(model, steps))
+    return Delegation(1, left, len(steps), version())
 
 
 def in_float(model: Any, steps: list[Step]) -> list[tuple[int, Step]]:

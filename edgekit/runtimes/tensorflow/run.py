@@ -13,7 +13,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def tensorflow_check(source: Source, inputs: Inputs, ports: Ports | None = None)
         images=count,
         outputs=rows,
         tensorflow=answer["version"],
-        litert=version("ai-edge-litert"),
+        litert=metadata.version("ai-edge-litert"),
     )
 
 
@@ -148,6 +148,12 @@ def require_tensorflow() -> None:
     """Raises UsageError with the line that installs TensorFlow where it is missing; loads nothing."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError("TensorFlow is not installed: pip install 'edgekit[tensorflow]'")
+
+
+def version() -> str:
+    """Name and version. Raises: UsageError where TensorFlow is missing."""
+    require_tensorflow()
+    return f"tensorflow {metadata.version('tensorflow')}"
 
 
 def _compared(kernels: str, output: int, wanted: np.ndarray, found: np.ndarray) -> OutputCheck:
