@@ -11,7 +11,8 @@ def steps(settings: dict[str, Any] | None, tensor: dict[str, Any]) -> list[Step]
     """What to do with a picture, in order.
 
     Args:
-        settings: resolution, resize, interpolation, mean, std; None when the images came preprocessed.
+        settings: resolution, resize, interpolation, mean, std, orientation; None when the images came
+            preprocessed.
         tensor: the model's input: dtype, shape, and for integers scale and zero_point.
     """
     out: list[Step] = []
@@ -26,7 +27,12 @@ def steps(settings: dict[str, Any] | None, tensor: dict[str, Any]) -> list[Step]
     else:
         side, short = settings["resolution"], settings["resize"]
         mean, std = list(settings["mean"]), list(settings["std"])
-        add("rgb", "Decode to 8-bit RGB.")
+        turned = settings.get("orientation", "ignored")
+        how = {
+            "ignored": "an EXIF orientation is ignored.",
+            "applied": "then turn it as its EXIF orientation says.",
+        }[turned]
+        add("rgb", f"Decode to 8-bit RGB; {how}", orientation=turned)
         add(
             "resize",
             f"Resize so that the shorter side is {short} pixels, {settings['interpolation']}, antialiased.",

@@ -94,6 +94,14 @@ def build(
     original_weights: Annotated[
         str | None, typer.Option("--original-weights", help="Weights of --original; default auto.")
     ] = None,
+    exif: Annotated[
+        str | None,
+        typer.Option(help="Turn photos by their EXIF orientation: apply or ignore (default)."),
+    ] = None,
+    class_names: Annotated[
+        str | None,
+        typer.Option("--class-names", metavar="FILE", help="Names of the outputs: one a line, or JSON."),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option("--weights", help="auto, reference, imagenet, random, or a weights file.")
     ] = None,
@@ -150,7 +158,13 @@ def build(
         "original_weights": original_weights,
         "resolution": resolution,
         "seed": seed,
-        "data": {"source": data, "calibration": calibration, "evaluation": evaluation},
+        "data": {
+            "source": data,
+            "calibration": calibration,
+            "evaluation": evaluation,
+            "exif": exif,
+            "class_names": class_names,
+        },
         "quantize": {"profile": profile, "quantizer": quantizer},
         "target": {"names": target or None, "io": io, "dynamic_batch": dynamic_batch or None},
         "verify": {

@@ -28,42 +28,28 @@ __all__ = ["ImageSet", "Preprocessing", "open_images"]
 _HASH_BATCH = 64
 
 
-def _read(path: Path) -> Image.Image:
-    """A decoded RGB picture; every way a file can be bad becomes one line that names it."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise DataError(f"{path}: not an image: a JPEG, PNG, BMP or WebP file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"{path}: cannot be decoded ({reason}): a complete JPEG, PNG, BMP or WebP file"
-        ) from error
-
-
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled pictures and how to preprocess them.
+    """Pictures, their labels if they have any, and how to preprocess them.
 
     Args:
         name: "embedded" or "imagefolder:PATH", and the split.
-        class_names: one name a label.
+        class_names: one name a label; empty for pictures without labels.
         images: uint8 (N, H, W, 3), or the paths of files, decoded when they are needed.
-        labels: int64 (N,).
+        labels: int64 (N,), or None.
         preprocessing: what `batches` applies.
+        skipped: one line for each kind of thing in the folder that was left out.
     """
 
     name: str
     class_names: tuple[str, ...]
     images: np.ndarray | tuple[Path, ...]
-    labels: np.ndarray
+    labels: np.ndarray | None
     preprocessing: Preprocessing
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.images)
 
     def raw(self, i: int) -> Image.Image:
         """Picture i before preprocessing, RGB."""
@@ -71,11 +57,12 @@ class ImageSet:
             from PIL import Image
 
             return Image.fromarray(self.images[i])
-        return _read(self.images[i])
+        return self._decoded(i, i + 1)[0]
 
     def first(self, count: int) -> ImageSet:
         """The first `count` pictures."""
-        return replace(self, images=self.images[:count], labels=self.labels[:count])
+        labels = None if self.labels is None else self.labels[:count]
+        return replace(self, images=self.images[:count], labels=labels)
 
     def picture(self, i: int) -> Image.Image:
         """Picture i as the network sees it, resized and cropped."""
@@ -87,7 +74,24 @@ class ImageSet:
         """uint8 (n, resolution, resolution, 3): pictures start .. stop, resized and cropped."""
         if isinstance(self.images, np.ndarray):
             return self.preprocessing.pixels(self.images[start:stop])
-        return self.preprocessing.pixels([_read(path) for path in self.images[start:stop]])
+        return self.preprocessing.pixels(self._decoded(start, stop))
+
+    def _decoded(self, start: int, stop: int) -> list[Image.Image]:
+        """Pictures start .. stop of files; the first that is bad has all bad ones of the set named."""
+        from edgekit.data.decode import decode, name_the_bad
+
+        assert not isinstance(self.images, np.ndarray)
+        try:
+            return [decode(path, self.preprocessing.orientation) for path in self.images[start:stop]]
+        except DataError as error:
+            raise name_the_bad(error, self.images) from error
+
+    @cached_property
+    def turned(self) -> int:
+        """How many files say by EXIF that their picture is to be shown turned."""
+        from edgekit.data.decode import is_turned
+
+        return 0 if isinstance(self.images, np.ndarray) else sum(map(is_turned, self.images))
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """float32 (n, 3, resolution, resolution) in order, n = `size` but for a smaller last one."""
@@ -109,7 +113,8 @@ class ImageSet:
     def sha256(self) -> str:
         """Hash of the pixels as the network gets them, the labels and the preprocessing."""
         digest = hashlib.sha256(json.dumps(self.preprocessing.to_dict(), sort_keys=True).encode())
-        digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels, dtype="<i8").tobytes())
         for start in range(0, len(self), _HASH_BATCH):
             digest.update(self.pixels(start, min(start + _HASH_BATCH, len(self))).tobytes())
         return digest.hexdigest()
@@ -140,11 +145,12 @@ def open_images(spec: str, split: str, count: int, preprocessing: Preprocessing)
         raise DataError(f"data: '{spec}' is not a data set: 'embedded' or 'imagefolder:PATH'")
     from edgekit.data.imagefolder import choose_files
 
-    names, chosen = choose_files(path, split, count)
+    chosen = choose_files(path, split, count)
     return ImageSet(
         f"imagefolder:{path} {split}",
-        names,
-        tuple(file for file, _ in chosen),
-        np.array([label for _, label in chosen], np.int64),
+        chosen.class_names,
+        chosen.files,
+        None if chosen.labels is None else np.array(chosen.labels, np.int64),
         preprocessing,
+        chosen.skipped,
     )

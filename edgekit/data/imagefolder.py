@@ -1,29 +1,62 @@
-"""Pictures on disk, one folder a class: PATH/<class>/*.jpg, or PATH/<split>/<class>/*.jpg where splits exist.
+"""Pictures on disk, one folder a class, as torchvision's ImageFolder reads them.
 
-In: a path, a split and how many. Out: the class names, and (path, label) of the chosen files; nothing is
-decoded here. Without split folders the files are divided by a hash of class and file name: 80 % train, 10 %
-calibration, 10 % evaluation, the same on every machine and unchanged by other files coming or going.
+In: a path, a split and how many. Out: a `Chosen`: class names, the files with their labels, and a line for
+everything that was left out; nothing is decoded here. What PATH may hold:
+
+    PATH/<class>/**/*.jpg                  divided by a hash of class and file name: 80 % train, 10 %
+                                           calibration, 10 % evaluation, the same on every machine and
+                                           unchanged by other files coming or going
+    PATH/<split>/<class>/**/*.jpg          train, val, valid, test ... in any case
+    PATH/*.jpg, PATH/calibration/*.jpg     pictures without labels: to calibrate with, and to compare answers
+    .../images/ beside labels/             the annotations are left alone
+
+Classes are numbered in the order of their names, empty ones too. What archives of a Mac or of Windows carry
+along (._x.jpg, __MACOSX, Thumbs.db) is no picture.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # ImageFolder's own
 # What a split's own folder may be called, best first; calibration may borrow from training pictures.
 SPLIT_FOLDERS = {
-    "train": ("train",),
-    "calibration": ("calibration", "train"),
-    "evaluation": ("evaluation", "val", "validation", "test"),
+    "train": ("train", "training"),
+    "calibration": ("calibration", "calib", "train", "training"),
+    "evaluation": ("evaluation", "eval", "val", "valid", "validation", "test", "testing"),
 }
 _KNOWN_FOLDERS = frozenset(name for names in SPLIT_FOLDERS.values() for name in names)
+_OF_CALIBRATION = ("calibration", "calib")
+_ANNOTATIONS = ("labels", "label", "annotations", "annots", "masks", "mask")
+_JUNK = ("__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db")
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The files of a split.
+
+    Args:
+        class_names: one a class folder, in order; empty when the pictures have no labels.
+        files: the pictures, classes taken in turn.
+        labels: a class index a file; None when the pictures have no labels.
+        skipped: one line for each kind of thing that was left out, with the first names.
+    """
+
+    class_names: tuple[str, ...]
+    files: tuple[Path, ...]
+    labels: tuple[int, ...] | None
+    skipped: tuple[str, ...]
 
 
 def _digest(relative: str) -> int:
-    return int.from_bytes(hashlib.sha256(relative.encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(os.fsencode(relative)).digest()[:8], "big")
 
 
 def _split_of(relative: str) -> str:
@@ -32,19 +65,92 @@ def _split_of(relative: str) -> str:
     return "evaluation" if tenth == 0 else "calibration" if tenth == 1 else "train"
 
 
-def _class_folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _is_junk(name: str) -> bool:
+    return name.startswith("._") or name == ".DS_Store" or name.lower() in _JUNK
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
+def _folders(root: Path) -> list[Path]:
+    named = (p for p in root.iterdir() if not p.name.startswith(".") and not _is_junk(p.name))
+    return sorted(p for p in named if p.is_dir())
 
 
-def choose_files(path: str | Path, split: str, count: int) -> tuple[tuple[str, ...], list[tuple[Path, int]]]:
-    """Class names and at most `count` (file, label) pairs of `split`, classes taken in turn.
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _loose(folder: Path) -> list[Path]:
+    """Pictures directly in a folder."""
+    return sorted(p for p in folder.iterdir() if not _is_junk(p.name) and _is_picture(p))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _below(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Every picture below a folder, links followed, and every other file."""
+    pictures: list[Path] = []
+    others: list[Path] = []
+    seen = {os.path.realpath(folder)}
+    for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        kept = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(place, name))
+            if not _is_junk(name) and real not in seen:  # a link to a folder above would go round for ever
+                seen.add(real)
+                kept.append(name)
+        folders[:] = kept
+        for name in sorted(names):
+            if not _is_junk(name):
+                path = Path(place, name)
+                (pictures if _is_picture(path) else others).append(path)
+    return pictures, others
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return bool(_below(folder)[0])
+
+
+def _into_images(root: Path) -> Path:
+    """`root`, or its images/ where that stands alone or beside annotations."""
+    folders = _folders(root)
+    images = next((p for p in folders if p.name.lower() == "images"), None)
+    if images is None or not all(p is images or p.name.lower() in _ANNOTATIONS for p in folders):
+        return root
+    return images
+
+
+def _splits(root: Path, folders: list[Path]) -> dict[str, Path]:
+    """The folders that are splits, by their name in lower case; empty when the folders are classes."""
+    named = {p.name.lower(): p for p in reversed(folders) if p.name.lower() in _KNOWN_FOLDERS}
+    others = [p for p in folders if p.name.lower() not in _KNOWN_FOLDERS]
+    both = all(any(n in named for n in SPLIT_FOLDERS[s]) for s in ("train", "evaluation"))
+    inside = all(_folders(p) for p in named.values())
+    if named and ((both and inside) or not any(_holds_pictures(p) for p in others)):
+        return named
+    return {}
+
+
+def _listed(paths: Iterable[Path], root: Path) -> str:
+    names = [_plain(os.path.relpath(path, root)) for path in paths]
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _plain(name: str) -> str:
+    """A folder's name as text that any file can hold: bytes that are not UTF-8 as they are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def choose_files(path: str | Path, split: str, count: int) -> Chosen:
+    """At most `count` pictures of `split`, classes taken in turn.
 
     Raises:
-        DataError: no such folder, no class folders, no pictures, or none left for this split.
+        DataError: no such folder, no class folders to train from, no pictures, or none left for this split.
     """
     root = Path(path).expanduser()
     where = f"imagefolder:{path}"
@@ -54,45 +160,103 @@ def choose_files(path: str | Path, split: str, count: int) -> tuple[tuple[str, .
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{where}: {what}: a folder laid out as {accepted}")
-    folders = _class_folders(root)
-    by_folder = bool(folders) and all(p.name in _KNOWN_FOLDERS for p in folders)
-    borrowed = False
-    names = [p.name for p in folders]
-    if by_folder:
-        # One numbering for all splits, even if a class is missing from one of them.
-        names = sorted({c.name for split_folder in folders for c in _class_folders(split_folder)})
-        found = next((n for n in SPLIT_FOLDERS[split] if (root / n).is_dir()), None)
+    try:
+        return _Reader(root, where, accepted).chosen(split, count)
+    except PermissionError as error:
+        raise DataError(f"{where}: {error.filename}: no permission to read: a readable folder") from error
+
+
+class _Reader:
+    """One reading of a folder, which collects what it leaves out."""
+
+    def __init__(self, root: Path, where: str, accepted: str) -> None:
+        self.top, self.where, self.accepted = root, where, accepted
+        self.skipped: list[str] = []
+
+    def skip(self, paths: list[Path], word: str, why: str) -> None:
+        if paths:
+            self.skipped.append(f"{_plural(len(paths), word)} {why}: {_listed(paths, self.top)}")
+
+    def chosen(self, split: str, count: int) -> Chosen:
+        root = _into_images(self.top)
+        folders = _folders(root)
+        splits = _splits(root, folders)
+        if not splits:
+            return self._of_classes(root, [p.name for p in self._classes(root)], split, count, split)
+        self.skip([p for p in folders if p not in splits.values()], "folder", "beside the splits")
+        found = next((splits[name] for name in SPLIT_FOLDERS[split] if name in splits), None)
         if found is None:
             raise DataError(
-                f"{where}: no folder for the {split} split among {', '.join(p.name for p in folders)}: "
+                f"{self.where}: no folder for the {split} split among {', '.join(p.name for p in folders)}: "
                 f"add {' or '.join(SPLIT_FOLDERS[split])}/<class>/*"
             )
+        # One numbering for all splits, even if a class is missing from one of them. Calibration looks at no
+        # label, so what its own folder is divided into counts only where nothing else is.
+        numbered = [p for name, p in splits.items() if name not in _OF_CALIBRATION] or [found]
+        names = {c.name for place in numbered for c in self._classes(_into_images(place))}
         # Calibration borrows a tenth of train/, which training then leaves alone.
-        borrowed = found == "train" and not (root / "calibration").is_dir()
-        root = root / found
-        folders = _class_folders(root)
-    if not folders:
-        loose = "pictures but no class folders" if _pictures(root) else "no class folders"
-        raise DataError(f"{where}: {root} holds {loose}: {accepted}")
-    per_class: list[list[Path]] = []
-    total = 0
-    for folder in (root / name for name in names):
-        files = _pictures(folder) if folder.is_dir() else []
-        total += len(files)
-        if not by_folder:
-            files = [f for f in files if _split_of(f"{folder.name}/{f.name}") == split]
-        elif borrowed:
-            held = split == "calibration"
-            files = [f for f in files if (_split_of(f"{folder.name}/{f.name}") == "calibration") == held]
-        per_class.append(sorted(files, key=lambda f: _digest(f"{f.parent.name}/{f.name}")))
-    if total == 0:
-        raise DataError(f"{where}: {root} holds no pictures in its {len(folders)} class folders: {accepted}")
-    chosen: list[tuple[Path, int]] = []
-    for turn in range(max(len(files) for files in per_class)):
-        chosen += [(files[turn], label) for label, files in enumerate(per_class) if turn < len(files)]
-    if not chosen:
-        raise DataError(
-            f"{where}: none of its {total} pictures falls in the {split} split: "
-            f"more pictures, or a folder {SPLIT_FOLDERS[split][0]}/<class>/*"
+        borrows = not any(name in splits for name in _OF_CALIBRATION)
+        borrowed = found.name.lower() in SPLIT_FOLDERS["train"] and borrows
+        part = "" if not borrowed else "calibration" if split == "calibration" else "not calibration"
+        return self._of_classes(_into_images(found), sorted(names), split, count, part)
+
+    def _classes(self, root: Path) -> list[Path]:
+        """The class folders: all but a labels/ without pictures, and none where no folder has any."""
+        return [p for p in _folders(root) if p.name.lower() not in _ANNOTATIONS or _holds_pictures(p)]
+
+    def _of_classes(self, root: Path, names: list[str], split: str, count: int, part: str) -> Chosen:
+        """Files of the classes `names` under `root`; `part` says which share of them by hash, "" for all."""
+        folders, loose = self._classes(root), _loose(root)
+        self.skip([p for p in _folders(root) if p not in folders], "folder", "of annotations")
+        strange = [p for p in folders if p.name not in names]
+        labelled = bool(folders) and not strange
+        if not labelled and split == "train":
+            held = "pictures but no class folders" if loose else "no class folders"
+            raise DataError(f"{self.where}: {root} holds {held}: {self.accepted}")
+        groups: list[list[Path]] = []
+        empty: list[Path] = []
+        foreign: list[Path] = []
+        places = [root / name for name in names] if labelled else folders
+        for folder in places:
+            pictures, others = _below(folder) if folder.is_dir() else ([], [])
+            groups.append(pictures)
+            foreign += others
+            if folder.is_dir() and not pictures:
+                empty.append(folder)
+        if not any(groups) and loose and split != "train":
+            labelled, groups, loose, empty = False, [loose], [], []
+        total = sum(map(len, groups))
+        if not total:
+            held = f"no pictures in its {len(folders)} class folders" if folders else "no class folders"
+            raise DataError(f"{self.where}: {root} holds {held}: {self.accepted}")
+        self.skip(empty, "class folder", "without pictures")
+        self.skip(foreign, "file", f"not {'|'.join(SUFFIXES)}")
+        self.skip(loose, "picture", "outside the class folders")
+        kept = [[p for p in group if self._is_in(root, p, part)] for group in groups]
+        chosen: list[tuple[Path, int]] = []
+        ordered = [sorted(group, key=lambda p: _digest(_key(root, p))) for group in kept]
+        for turn in range(max(map(len, ordered))):
+            chosen += [(group[turn], label) for label, group in enumerate(ordered) if turn < len(group)]
+        if not chosen:
+            raise DataError(
+                f"{self.where}: none of its {total} pictures falls in the {split} split: "
+                f"more pictures, or a folder {SPLIT_FOLDERS[split][0]}/<class>/*"
+            )
+        del chosen[count:]
+        return Chosen(
+            tuple(_plain(name) for name in names) if labelled else (),
+            tuple(file for file, _ in chosen),
+            tuple(label for _, label in chosen) if labelled else None,
+            tuple(self.skipped),
         )
-    return tuple(names), chosen[:count]
+
+    def _is_in(self, root: Path, path: Path, part: str) -> bool:
+        if not part:
+            return True
+        own = _split_of(_key(root, path))
+        return own != "calibration" if part == "not calibration" else own == part
+
+
+def _key(root: Path, path: Path) -> str:
+    """What a file is drawn by: its name below the folder of classes, wherever that stands."""
+    return path.relative_to(root).as_posix()

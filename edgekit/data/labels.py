@@ -42,11 +42,11 @@ def labels_for(
         strange = [name for name in names if name not in known]
         raise DataError(
             f"{images.name}: folder {strange[0]!r} is no class of {model}: folders named after its "
-            f"{len(known)} classes, like {known[0]!r}"
+            f"{len(known)} classes, like {known[0]!r}, or --class-names FILE"
         )
     if len(names) != outputs:
         raise DataError(
             f"{images.name}: {len(names)} class folders, but {model} has {outputs} outputs: as many "
-            "folders as outputs, in the order of the outputs"
+            "folders as outputs, in the order of the outputs, or --class-names FILE to find them by name"
         )
     return images.labels

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+ORIENTATIONS = ("ignored", "applied")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Preprocessing:
         interpolation: "bilinear" or "bicubic", antialiased.
         mean: per channel R, G, B, of values in 0..1.
         std: per channel, same scale.
+        orientation: whether a photo is turned as its EXIF orientation says. "ignored" is what torchvision
+            does, and what models trained with it have seen; photos of phones lie on their side then.
 
     Raises:
         DataError: a value that cannot be right.
@@ -40,6 +43,7 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    orientation: str = "ignored"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
@@ -48,6 +52,10 @@ class Preprocessing:
             raise DataError(
                 f"preprocessing: there is no interpolation '{self.interpolation}': "
                 f"use {' or '.join(INTERPOLATIONS)}"
+            )
+        if self.orientation not in ORIENTATIONS:
+            raise DataError(
+                f"preprocessing: orientation '{self.orientation}': {' or '.join(ORIENTATIONS)}, for EXIF"
             )
         if self.resolution < 1 or self.resize < self.resolution:
             raise DataError(
@@ -94,14 +102,12 @@ class Preprocessing:
         width, height = image.size
         short = min(width, height)
         if short != self.resize:
-            size = (
-                max(self.resize, round(width * self.resize / short)),
-                max(self.resize, round(height * self.resize / short)),
-            )
+            # The longer side is cut to whole pixels and the crop's corner rounded, as torchvision does.
+            size = (int(width * self.resize / short), int(height * self.resize / short))
             how = Image.Resampling.BILINEAR if self.interpolation == "bilinear" else Image.Resampling.BICUBIC
             image = image.resize(size, how)
-        left = (image.width - self.resolution) // 2
-        top = (image.height - self.resolution) // 2
+        left = round((image.width - self.resolution) / 2)
+        top = round((image.height - self.resolution) / 2)
         return np.asarray(image.crop((left, top, left + self.resolution, top + self.resolution)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -112,6 +118,7 @@ class Preprocessing:
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
+            "orientation": self.orientation,
         }
 
     @classmethod
@@ -119,10 +126,11 @@ class Preprocessing:
         """The inverse of `to_dict`."""
         names = ("resolution", "resize", "interpolation", "mean", "std")
         missing = [name for name in names if name not in values]
-        unknown = [name for name in values if name not in names]
+        unknown = [name for name in values if name not in (*names, "orientation")]
         if missing or unknown:
             raise DataError(
-                f"preprocessing: settings missing {missing}, unknown {unknown}: exactly {', '.join(names)}"
+                f"preprocessing: settings missing {missing}, unknown {unknown}: exactly {', '.join(names)}, "
+                "and orientation"
             )
         return cls(
             int(values["resolution"]),
@@ -130,4 +138,5 @@ class Preprocessing:
             values["interpolation"],
             tuple(values["mean"]),
             tuple(values["std"]),
+            values.get("orientation", "ignored"),
         )

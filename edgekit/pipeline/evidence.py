@@ -170,16 +170,24 @@ def _agreement(together: Agreed, least: float | None) -> dict[str, Any]:
 
 
 def _data(facts: Facts) -> dict[str, Any]:
-    about: dict[str, Any] = {"name": "embedded"}
-    if isinstance(facts.job.calibration, Source):
-        about["name"] = facts.job.calibration.spec
-    else:
-        about["name"] = "given arrays"
+    """What the figures stand on: images used and asked for, their hashes, and what was left out."""
+    about: dict[str, Any] = {"name": "given arrays"}
+    job = facts.job
+    if isinstance(job.calibration, Source):
+        about["name"] = job.calibration.spec
+        about["asked_calibration"] = job.calibration.count
     if calibrated := [one.quantization["calibration"] for one in facts.built if one.quantization]:
         about["n_calibration"], about["calibration_sha256"] = calibrated[0]["n"], calibrated[0]["sha256"]
     if facts.reference is not None:
         judged = json.loads((facts.reference / "images.json").read_text())
         about["n_evaluation"], about["sha256"] = judged["n"], judged["sha256"]
+        if isinstance(job.evaluation, Source):
+            about["asked_evaluation"] = job.evaluation.count
+    folders = [s for s in (job.calibration, job.evaluation) if isinstance(s, Source) and s.spec != "embedded"]
+    if folders:
+        about["skipped"] = list(dict.fromkeys(line for s in folders for line in s.images.skipped))
+        about["orientation"] = folders[0].preprocessing.orientation
+        about["turned"] = sum(s.images.turned for s in folders)
     return about
 
 

@@ -51,6 +51,7 @@ from edgekit.pipeline import answers, evidence, threads
 from edgekit.pipeline import prove as proofs
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.cache_limit import cache_limit
+from edgekit.pipeline.class_names import with_class_names
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
 from edgekit.pipeline.session import Display, Line, Session
 from edgekit.pipeline.store import Store
@@ -106,6 +107,8 @@ def build_from_python(
     """The body of `edgekit.build`; see there."""
     where = "edgekit.build"
     settings = {**settings, "target": {"names": list(targets), **settings.get("target", {})}}
+    if class_names is not None:
+        settings["data"] = {**settings.get("data", {}), "class_names": list(class_names)}
     if isinstance(model, str):
         if calibration is not None or evaluation is not None:
             raise UsageError(f"{where}: images with a model's name: data={{'source': 'imagefolder:PATH'}}")
@@ -129,7 +132,7 @@ def build_from_python(
         weights=weights,
         calibration=Given(images),
         evaluation=judged,
-        class_names=tuple(class_names) if class_names else None,
+        class_names=recipe.data.class_names,
         preprocessing=None,
     )
     with _session(recipe.machine, None, True, None) as session:
@@ -158,8 +161,12 @@ def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
     model = zoo.resolve(
         recipe.model, recipe.weights, trust=trust, resolution=recipe.resolution, seed=recipe.seed
     )
-    data = recipe.data
-    calibration = Source(data.source, "calibration", data.calibration, model.preprocessing)
+    data, preprocessing = recipe.data, model.preprocessing
+    if data.exif is not None:
+        preprocessing = replace(
+            preprocessing, orientation={"apply": "applied", "ignore": "ignored"}[data.exif]
+        )
+    calibration = Source(data.source, "calibration", data.calibration, preprocessing)
     example = torch.zeros(model.input_shape)
     if data.source != "embedded":  # a folder that cannot be used is said before minutes of work
         example = torch.from_numpy(next(calibration.images.batches(1)))
@@ -181,9 +188,9 @@ def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
         examples=(example,),
         weights=model.weights,
         calibration=calibration,
-        evaluation=Source(data.source, "evaluation", data.evaluation, model.preprocessing),
-        class_names=model.class_names,
-        preprocessing=model.preprocessing.to_dict(),
+        evaluation=Source(data.source, "evaluation", data.evaluation, preprocessing),
+        class_names=data.class_names or model.class_names,
+        preprocessing=preprocessing.to_dict(),
     )
 
 
@@ -201,6 +208,7 @@ def _build(
     original, graph = graphs[0], graphs[-1]
     require_same_signature(original, graph, job.name)
     _refuse_unsupported(graph, targets)
+    job = with_class_names(job, recipe, graph)
     given = _taken_off(session, job, graph)
     reference = _reference(session, job, original)
     kinds = dict.fromkeys(target.activations for target in targets if target.quantized)

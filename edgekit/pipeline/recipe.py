@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.resources
+import json
 import os
 import tomllib
 import types
@@ -26,11 +27,19 @@ Off = Literal["off"]
 
 @dataclass(frozen=True)
 class Data:
-    """source: "embedded" or "imagefolder:PATH"; counts are images."""
+    """source: "embedded" or "imagefolder:PATH"; counts are images.
+
+    exif: "apply" turns photos as their EXIF orientation says, "ignore" reads them as ImageFolder does; None
+    leaves it to the model's preprocessing, which ignores it unless it says otherwise.
+    class_names: one name an output of the model, or a file that holds them; by default the model's own, else
+    the folders' where there are as many as outputs.
+    """
 
     source: str = "embedded"
     calibration: int = 128
     evaluation: int = 2000
+    exif: Literal["apply", "ignore"] | None = None
+    class_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +211,7 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
     """Build a Recipe from nested plain data, checking every name and type."""
     if "model" not in content:
         raise UsageError(f'{where}: no model: model = "mobilenet_v3_large"')
-    recipe = _section(Recipe, content, where, "")
+    recipe = _section(Recipe, _with_names(content), where, "")
     if not recipe.target.names:
         raise UsageError(f'{where}: [target] names is empty: name at least one, like "tflite-int8"')
     for name, count in (("calibration", recipe.data.calibration), ("evaluation", recipe.data.evaluation)):
@@ -213,6 +222,49 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
     if recipe.machine.jobs is not None and recipe.machine.jobs < 1:
         raise UsageError(f"{where}: [machine] jobs = {recipe.machine.jobs}: at least 1")
     return recipe
+
+
+def _with_names(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with the names that a file of class names holds in the place of its path."""
+    data = content.get("data")
+    file = data.get("class_names") if isinstance(data, dict) else None
+    if not isinstance(file, str) or file == "off":
+        return content
+    return content | {"data": data | {"class_names": read_class_names(file)}}
+
+
+def read_class_names(path: str | os.PathLike[str]) -> list[str]:
+    """The names in a file: one a line, or JSON: a list, {"0": name} or {name: 0}.
+
+    Raises: UsageError for a file that cannot be read, an empty line, or indices that are not 0, 1, 2, ...
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot read the class names ({error.strerror}): one a line") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: class names that are not UTF-8: one a line, in UTF-8") from error
+    if text.lstrip().startswith(("[", "{")):
+        names = _names_of_json(text)
+    else:
+        names = [line.strip() for line in text.rstrip().splitlines()]
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise UsageError(f'{path}: no class names: one a line, a JSON list, or {{"0": name, "1": name}}')
+    return names
+
+
+def _names_of_json(text: str) -> list[Any]:
+    """The names in JSON, in the order of their indices; empty when it is something else."""
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            return found
+        by_index = {int(k): v for k, v in found.items()} if all(map(str.isdigit, found)) else None
+        if by_index is None:
+            by_index = {v: k for k, v in found.items()}
+    except (ValueError, TypeError):
+        return []
+    return [by_index[i] for i in range(len(found))] if set(by_index) == set(range(len(found))) else []
 
 
 def without_none(content: dict[str, Any]) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def _origin(report: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
             lines.append(f"- calibration images sha256: {code(calibration['sha256'])}")
     if data.get("n_evaluation"):
         lines.append(f"- evaluated on {units.plural(data['n_evaluation'], 'image')}")
+    lines += [f"- {text(line)}" for line in facts.about_data(report)]
     return lines
 
 

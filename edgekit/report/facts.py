@@ -348,8 +348,10 @@ def provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, b
         ]),
         ("Data", [
             ("name", data.get("name", report["data"]), False),
-            ("calibration", _images(data.get("n_calibration")), False),
-            ("evaluation", _images(data.get("n_evaluation")), False),
+            ("calibration", _images(data, "calibration"), False),
+            ("evaluation", _images(data, "evaluation"), False),
+            ("EXIF orientation", _orientation(data), False),
+            ("left out", "; ".join(data.get("skipped") or ()), False),
             ("sha256", data.get("sha256"), True),
         ]),
         ("Machine", [
@@ -381,8 +383,37 @@ def _files(target: str, artifact: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"{target}/{name}", sha256) for name, sha256 in files.items()]
 
 
-def _images(n: int | None) -> str | None:
-    return None if n is None else units.plural(n, "image")
+def _images(data: dict[str, Any], split: str) -> str | None:
+    """'40 of 2,000 images', or '40 images' when all that were asked for were there."""
+    n, asked = data.get(f"n_{split}"), data.get(f"asked_{split}")
+    if n is None:
+        return None
+    return units.plural(n, "image") if asked in (None, n) else f"{n:,} of {units.plural(asked, 'image')}"
+
+
+def _orientation(data: dict[str, Any]) -> str | None:
+    turned = data.get("turned")
+    if data.get("orientation") is None:
+        return None
+    said = f": {units.plural(turned, 'picture')} not upright" if turned else ""
+    return data["orientation"] + said
+
+
+def about_data(report: dict[str, Any]) -> list[str]:
+    """What a reader must know of the pictures: fewer than asked for, left out, or on their side."""
+    data = report.get("provenance", {}).get("data", {})
+    lines = []
+    for split in ("calibration", "evaluation"):
+        n, asked = data.get(f"n_{split}"), data.get(f"asked_{split}")
+        if n is not None and asked is not None and n < asked:
+            lines.append(f"{split}: {n:,} of the {units.plural(asked, 'image')} asked for, all there are")
+    lines += [f"left out: {line}" for line in data.get("skipped") or ()]
+    if data.get("turned") and data.get("orientation") == "ignored":
+        lines.append(
+            f"{units.plural(data['turned'], 'picture')} with an EXIF orientation, which is ignored as "
+            "torchvision does; --exif apply turns them"
+        )
+    return lines
 
 
 def created(report: dict[str, Any]) -> str:

@@ -48,6 +48,7 @@ def render_markdown(report: dict[str, Any]) -> str:
         where = f" ({_over(gate)})" if gate.get("target") else ""
         hint = f" Try: {text(gate['hint'])}" if gate.get("hint") else ""
         lines.append(f"- **{text(gate['name'])}**{where}: {text(gate['detail'])}.{hint}")
+    lines += [f"- {text(line)}" for line in facts.about_data(report)]
     lines += _targets(report) + _variants(report) + _runtimes(report) + _agreement(report)
     for name, artifact in report["artifacts"].items():
         lines += ["", f"## {text(name)}", ""]

@@ -119,6 +119,8 @@ def print_summary(report: dict[str, Any], directory: str | Path, console: Consol
         if part is not None:
             console.print(Padding(part, (1, 0, 0, 0)))
     console.print(Padding(_gates(report), (1, 0)))
+    for line in facts.about_data(report):
+        console.print(Text(line, "yellow"))
     verdict = facts.verdict(report)
     mark, colour = _MARKS[verdict.ok]
     console.print(Text.assemble((f"{mark} {verdict.word}. ", f"bold {colour}"), verdict.sentence))

@@ -276,7 +276,7 @@ def preprocessing_from(given: Any, side: int | None, where: str) -> Preprocessin
     if isinstance(given, Preprocessing):
         return libraries.at_resolution(given, side)
     fields = dict(given or {})
-    known = ("resolution", "resize", "interpolation", "mean", "std")
+    known = ("resolution", "resize", "interpolation", "mean", "std", "orientation")
     wrong = [k for k in fields if k not in known]
     if wrong:
         raise UsageError(
@@ -290,6 +290,7 @@ def preprocessing_from(given: Any, side: int | None, where: str) -> Preprocessin
             fields.get("interpolation", "bilinear"),
             tuple(fields.get("mean", libraries.IMAGENET_MEAN)),
             tuple(fields.get("std", libraries.IMAGENET_STD)),
+            fields.get("orientation", "ignored"),
         )
     except (TypeError, ValueError) as error:
         raise UsageError(

@@ -110,7 +110,7 @@ def test_a_class_missing_from_a_split_does_not_shift_the_others(folder):
 def test_split_folders_without_the_one_asked_for(folder):
     root = folder / "set"
     (root / "train" / "a").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"no folder for the evaluation split.*add evaluation or val"):
+    with pytest.raises(DataError, match=r"no folder for the evaluation split.*add evaluation or eval or val"):
         open_images(f"imagefolder:{root}", "evaluation", 1, SMALL)
 
 
