@@ -227,7 +227,9 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
 def _with_names(content: dict[str, Any]) -> dict[str, Any]:
     """The content with the names that a file of class names holds in the place of its path."""
     data = content.get("data")
-    file = data.get("class_names") if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return content
+    file = data.get("class_names")
     if not isinstance(file, str) or file == "off":
         return content
     return content | {"data": data | {"class_names": read_class_names(file)}}
