@@ -42,7 +42,8 @@ def resolve(
         spec: see the module's docstring.
         weights: "auto" (the reference checkpoint; else ImageNet weights that are already in the cache; else
             random, of these the first that fits `num_classes`), "reference", "imagenet" (fetched when it is
-            not in the cache), "random", or a .safetensors, .pt or .pth file.
+            not in the cache), "random", or a .safetensors, .pt or .pth file, with FILE#ENTRY for one of
+            several states in it.
         num_classes: outputs of the classifier; the checkpoint's own number when None.
         trust: unpickle what a file holds besides tensors. It can run any code: for your own files only.
         resolution: side of the input in pixels; the weights' own when None.

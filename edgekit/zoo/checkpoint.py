@@ -1,31 +1,46 @@
 """Checkpoint files: a state dict out of a file a user was handed, and into a module.
 
-.safetensors holds tensors only. A .pt or .pth file is a pickle: torch's weights_only reader takes tensors and
-plain containers from it and runs nothing; anything else needs the user's word (`trust`).
+What a file is, its first bytes say, not its name. .safetensors holds tensors only. A .pt or .pth file is a
+pickle: torch's weights_only reader takes tensors, plain containers and a few harmless types from it and runs
+nothing; anything else needs the user's word (`trust`). Which of its dicts is meant: see `state_dict`.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import hashlib
+import pathlib
 import pickle
 import re
+import tarfile
+import types
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from torch import nn
 
-from edgekit.errors import WeightsError
+from edgekit.errors import WeightsError, did_you_mean
 from edgekit.zoo.names import AUXILIARY, Architecture
+from edgekit.zoo.state_dict import NESTS, Found, choose, entries, find_states
 
-# The average of the weights is what its trainer evaluated, so it comes first.
-NESTS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
-PREFIXES = ("module.", "_orig_mod.", "model.")
 # Before 2017 the modules of a torchvision DenseNet had dots in their names; the published files still do.
 _DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+_LARGEST_HEADER = 100_000_000  # of safetensors, by their definition
+# Types that training scripts leave beside the tensors; making one runs nothing.
+_HARMLESS: tuple[Any, ...] = (
+    *(argparse.Namespace, types.SimpleNamespace, dict, list, set, int, float),
+    *(pathlib.PosixPath, pathlib.PurePosixPath, pathlib.WindowsPath, pathlib.PureWindowsPath),
+    *(datetime.datetime, datetime.date, datetime.timedelta, datetime.timezone),
+    *(np.ndarray, np.dtype, *(type(np.dtype(c)) for c in "?bBhHiIlLqQefd")),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((np.empty(0).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+)
 
 
 def file_sha256(path: Path) -> str:
@@ -46,47 +61,65 @@ def module_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read_state(path: Path, trust: bool = False) -> tuple[dict[str, torch.Tensor], str]:
-    """The state dict a file holds and the entry it was nested under ('' at the top).
+def read_state(
+    path: Path,
+    trust: bool = False,
+    known: set[str] | None = None,
+    architecture: Architecture | None = None,
+    entry: str = "",
+) -> tuple[dict[str, torch.Tensor], str]:
+    """The state dict a file holds and the entry it was found under ('' at the top).
 
     Floating-point tensors come in float32.
 
+    Args:
+        known: the names of the module's own state; of several dicts the one that fits them is taken, and
+            what stands before the names goes. entry: the one to take.
     Raises:
         WeightsError: no such file, not a checkpoint, or pickled objects without `trust`.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file: a .safetensors, .pt or .pth checkpoint")
-    held: Any = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path, trust)
-    if isinstance(held, nn.Module):
-        held = held.state_dict()
-    where = ""
-    while isinstance(held, Mapping) and not _is_state(held):
-        nest = next((n for n in NESTS if isinstance(held.get(n), (Mapping, nn.Module))), None)
-        if nest is None:
-            break
-        held, where = held[nest], nest
-        if isinstance(held, nn.Module):
-            held = held.state_dict()
-    if not isinstance(held, Mapping) or not _is_state(held):
-        found = (
-            f"entries {', '.join(map(str, list(held)[:4]))}"
-            if isinstance(held, Mapping)
-            else type(held).__name__
-        )
+    _refuse_foreign(path)
+    held = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path, trust)
+    found = [_today(one, architecture) for one in find_states(held)]
+    if not found:
+        what = type(held).__name__
+        if isinstance(held, Mapping):
+            what = f"entries {', '.join(map(str, list(held)[:4]))}"
         raise WeightsError(
-            f"{path}: holds no state dict ({found}): tensors by name, at the top or under {', '.join(NESTS)}"
+            f"{path}: holds no state dict ({what}): tensors by name, at the top or under {', '.join(NESTS)}"
         )
-    state: dict[str, torch.Tensor] = OrderedDict()
-    for name, tensor in held.items():
-        if isinstance(tensor, torch.Tensor):
-            state[name] = tensor.detach().float() if tensor.is_floating_point() else tensor.detach()
-    if hasattr(held, "_metadata"):
-        state._metadata = held._metadata  # type: ignore[attr-defined]
-    return state, where
+    if known is None and not entry:
+        return found[0].state, found[0].where
+    chosen = choose(found, known or set(found[0].state), entry)
+    if chosen is None:
+        have = entries(found)
+        near = did_you_mean(entry, have)
+        raise WeightsError(
+            f"{path}: no entry '{entry}'{near}: one of {', '.join(have) or 'none: leave it out'}"
+        )
+    return chosen.state, chosen.where
 
 
-def _is_state(held: Mapping[Any, Any]) -> bool:
-    return any(isinstance(v, torch.Tensor) and v.ndim > 1 for v in held.values())
+def _today(found: Found, architecture: Architecture | None) -> Found:
+    """The same under the names that the architecture has today."""
+    if architecture is None or not architecture.name.startswith("densenet"):
+        return found
+    if architecture.source != "torchvision":
+        return found
+    return Found(found.where, OrderedDict((_DENSENET.sub(r"\1\2", k), v) for k, v in found.state.items()))
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever it is called: the length of a JSON header, then {."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    length = int.from_bytes(head[:8], "little")
+    if head[8:] == b"{" and length <= _LARGEST_HEADER:
+        return True
+    torchs = head.startswith((b"PK", b"\x80")) or tarfile.is_tarfile(path)
+    return path.suffix == ".safetensors" and not torchs
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -103,7 +136,9 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path, trust: bool) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=not trust)
+        # An open file: torch would go by the name.
+        with path.open("rb") as file, torch.serialization.safe_globals(list(_HARMLESS)):
+            return torch.load(file, map_location="cpu", weights_only=not trust)
     except (
         pickle.UnpicklingError,
         RuntimeError,
@@ -111,10 +146,15 @@ def _read_torch(path: Path, trust: bool) -> Any:
         OSError,
         ValueError,
         KeyError,
-        BadZipFile,
+        zipfile.BadZipFile,
     ) as error:
+        if not trust and "legacy .tar" in str(error):
+            raise WeightsError(
+                f"{path}: in the tar format of torch before 0.1.10, which pickles objects: "
+                "saved again by torch.save, or --trust if it is yours"
+            ) from error
         if not trust and re.search(
-            r"Unsupported (global|class|operand)|TorchScript|GLOBAL|REDUCE", str(error)
+            r"Unsupported (global|class|operand)|TorchScript|GLOBAL|REDUCE|Can only", str(error)
         ):
             raise WeightsError(
                 f"{path}: holds pickled Python objects, which can run code when they are loaded: "
@@ -128,30 +168,46 @@ def _read_torch(path: Path, trust: bool) -> Any:
         raise WeightsError(f"{path}: cannot be read ({_line(error)}): a checkpoint of tensors") from error
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Name what is often found where a checkpoint was expected."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    what = ""
+    if head.startswith(b"version https://git-lfs"):
+        what = "a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+    elif head.lstrip()[:14].lower().startswith((b"<!doctype", b"<html")):
+        what = "a web page: the file behind its download link"
+    elif head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!")):
+        what = "compressed: the checkpoint that is in it"
+    elif head.startswith(b"PK") and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if not any(name.endswith("data.pkl") for name in names):
+            what = f"an archive of {', '.join(names[:3]) or 'nothing'}: the checkpoint that is in it"
+    if what:
+        raise WeightsError(f"{path}: {what}")
+
+
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if own := re.search(r"WeightsUnpickler error: (.*?)( Check the documentation|$)", text):
+        text = own.group(1)  # what torch wraps into advice
     return text if len(text) <= 120 else text[:117] + "..."
 
 
-def unwrap(
-    state: dict[str, torch.Tensor], architecture: Architecture | None, known: set[str]
+def without_auxiliary(
+    state: dict[str, torch.Tensor], architecture: Architecture | None
 ) -> dict[str, torch.Tensor]:
-    """The state under a module's own names: no wrapper prefixes, auxiliary classifiers or old spellings."""
-    metadata = getattr(state, "_metadata", None)
-    state = OrderedDict((k, v) for k, v in state.items() if k != "n_averaged")
-    for _ in PREFIXES:
-        for prefix in PREFIXES:
-            if state and not (known & set(state)) and all(k.startswith(prefix) for k in state):
-                state = OrderedDict((k.removeprefix(prefix), v) for k, v in state.items())
-                metadata = None
-    if architecture is not None and architecture.source == "torchvision":
-        dropped = AUXILIARY.get(architecture.name, ())
-        state = OrderedDict((k, v) for k, v in state.items() if not k.startswith(dropped))
-        if architecture.name.startswith("densenet"):
-            state = OrderedDict((_DENSENET.sub(r"\1\2", k), v) for k, v in state.items())
-    if metadata is not None:
-        state._metadata = metadata  # type: ignore[attr-defined]
-    return state
+    """The state less the auxiliary classifiers that are left out of the module."""
+    if architecture is None or architecture.source != "torchvision":
+        return state
+    dropped = AUXILIARY.get(architecture.name, ())
+    if not dropped:
+        return state
+    kept: dict[str, torch.Tensor] = OrderedDict((k, v) for k, v in state.items() if not k.startswith(dropped))
+    if hasattr(state, "_metadata"):
+        kept._metadata = state._metadata  # type: ignore[attr-defined]
+    return kept
 
 
 def fit_state(
@@ -166,7 +222,9 @@ def fit_state(
         WeightsError: names the first few that are missing, unexpected, of another shape or not finite.
     """
     own = module.state_dict()
-    state = unwrap(state, architecture, set(own))
+    found = [_today(Found("", state), architecture)]
+    chosen = choose(found, set(own))
+    state = without_auxiliary(state if chosen is None else chosen.state, architecture)
     name = architecture.name if architecture else type(module).__name__
     # Checkpoints older than the counter of batch norm lack it; only training reads it.
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]

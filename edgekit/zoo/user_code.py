@@ -59,9 +59,10 @@ def load_user_code(
             "untrained": False,
         }
     else:
-        state, where = read_state(weights_path(weights), trust)
+        path_of_weights, entry = weights_path(weights)
+        state, where = read_state(path_of_weights, trust, set(module.state_dict()), entry=entry)
         fit_state(module, state, None, weights)
-        record = file_record(weights_path(weights), where)
+        record = file_record(path_of_weights, where)
     names = getattr(module, "class_names", None)
     preprocessing = preprocessing_from(getattr(module, "preprocessing", None), resolution, spec)
     side = preprocessing.resolution

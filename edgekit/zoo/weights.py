@@ -18,7 +18,7 @@ from torch import nn
 from edgekit.data.preprocessing import Preprocessing
 from edgekit.errors import UsageError, WeightsError, did_you_mean
 from edgekit.zoo import cache, libraries
-from edgekit.zoo.checkpoint import classifier_dims, file_sha256, fit_state, module_sha256, read_state, unwrap
+from edgekit.zoo.checkpoint import classifier_dims, file_sha256, fit_state, module_sha256, read_state
 from edgekit.zoo.names import Architecture
 
 KINDS = ("auto", "reference", "imagenet", "random")
@@ -60,19 +60,25 @@ def load_weights(
         elif choice == "imagenet":
             loaded = _imagenet(architecture, num_classes, resolution, trust)
         else:
-            loaded = _file(architecture, weights_path(choice), num_classes, resolution, trust)
+            loaded = _file(architecture, choice, num_classes, resolution, trust)
     loaded.module.eval()
     return loaded
 
 
-def weights_path(choice: str) -> Path:
-    """The file a `weights` argument names, or a WeightsError that lists what it could have been."""
-    path = Path(choice).expanduser()
+def weights_path(choice: str) -> tuple[Path, str]:
+    """The file a `weights` argument names, and the entry of it after a #, "" for the one that fits.
+
+    Raises: WeightsError that lists what it could have been.
+    """
+    path, entry = Path(choice).expanduser(), ""
+    if not path.is_file() and "#" in choice:
+        file, _, entry = choice.rpartition("#")
+        path = Path(file).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"weights: '{choice}' is no file{did_you_mean(choice, KINDS)}: {', '.join(KINDS)} or a checkpoint"
         )
-    return path
+    return path, entry
 
 
 def reference_rows() -> dict[str, dict[str, Any]]:
@@ -234,12 +240,13 @@ def classes_of(module: nn.Module) -> int | None:
 
 
 def _file(
-    architecture: Architecture, path: Path, num_classes: int | None, resolution: int | None, trust: bool
+    architecture: Architecture, choice: str, num_classes: int | None, resolution: int | None, trust: bool
 ) -> Loaded:
-    state, where = read_state(path, trust)
-    dims = classifier_dims(partial(libraries.build_empty, architecture))
-    plain = unwrap(state, architecture, set(dims))
-    found = {name: plain[name].shape[d] for name, d in dims.items() if name in plain and plain[name].ndim > d}
+    path, entry = weights_path(choice)
+    empty = partial(libraries.build_empty, architecture)
+    dims = classifier_dims(empty)
+    state, where = read_state(path, trust, set(empty(7).state_dict()), architecture, entry)
+    found = {name: state[name].shape[d] for name, d in dims.items() if name in state and state[name].ndim > d}
     # A model without a classifier has no dims; a file without one is reported as missing names below.
     stored = next(iter(found.values()), None)
     if num_classes is not None and stored not in (None, num_classes):

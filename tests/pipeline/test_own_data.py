@@ -73,7 +73,7 @@ def test_given_names_find_the_folders_of_a_subset(edgekit, cache, folder, tmp_pa
     images = open_images(f"imagefolder:{root}", "evaluation", 40, Preprocessing(**net().preprocessing))
     with torch.inference_mode():
         for i in range(len(images)):
-            said = int(module(torch.from_numpy(images.tensor(i))[None]).argmax())
+            said = int(module(torch.from_numpy(images.inputs(i)[0])[None]).argmax())
             right += NAMES[said] == images.images[i].parent.name
     reference = report["artifacts"]["tflite-int8"]["drift"]["reference"]
     assert reference == pytest.approx(100 * right / len(images), abs=1e-6)
