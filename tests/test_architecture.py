@@ -30,10 +30,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.quantize": CORE,
     "edgekit.targets": {"edgekit.errors"},
     "edgekit.lower": CORE | {"edgekit.targets"},
-    "edgekit.data": {"edgekit.errors"},
-    "edgekit.zoo": CORE | {"edgekit.data.preprocessing"},
+    "edgekit.data": {"edgekit.errors", "edgekit.files"},
+    "edgekit.zoo": CORE | {"edgekit.files", "edgekit.data.preprocessing"},
     "edgekit.zoo.onnx_file": CORE
-    | {"edgekit.data.preprocessing", "edgekit.zoo", "edgekit.capture.onnx"},  # a file is its graph
+    | {
+        "edgekit.files",
+        "edgekit.data.preprocessing",
+        "edgekit.zoo",
+        "edgekit.capture.onnx",
+    },  # a file is its graph
     "edgekit.train": CORE | {"edgekit.data"},
     "edgekit.surgery": CORE,
     "edgekit.prune": CORE,
@@ -43,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
     "edgekit.pipeline.cache_limit": {"edgekit.errors"},
     "edgekit.pipeline.threads": {"edgekit.errors"},
-    "edgekit.pipeline.recipe": {"edgekit.errors", "edgekit.targets"},
+    "edgekit.pipeline.recipe": {"edgekit.errors", "edgekit.files", "edgekit.targets"},
     "edgekit.bundle": {"edgekit.errors", "edgekit.files"},
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.files"},
     # a slice of the evaluation set as a model's input tensors
@@ -56,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "edgekit.report",
         "edgekit.history",
     },
-    "edgekit.history": {"edgekit.errors"},
+    "edgekit.history": {"edgekit.errors", "edgekit.files"},
     "edgekit.report": {"edgekit.errors", "edgekit.targets"},
     # a build's data, record and progress; the other files of the pipeline see every stage
     "edgekit.pipeline.job": {"edgekit.errors"},

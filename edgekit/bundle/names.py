@@ -24,6 +24,7 @@ def safe_name(text: str, fallback: str = "model") -> str:
 
 def one_line(text: str) -> str:
     """A label as one line of labels.txt: no line breaks, control or direction-changing characters."""
+    text = text.encode("utf-8", "backslashreplace").decode()  # bytes that were no UTF-8, escaped
     kept = "".join(
         " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text if c not in _DIRECTION
     )

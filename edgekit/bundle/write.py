@@ -110,11 +110,11 @@ def write_bundle(
     files[MANIFEST] = _json(manifest)
     text = card(manifest) if callable(card) else card
     if text is not None:
-        files[CARD] = text.encode()
+        files[CARD] = text.encode("utf-8", "backslashreplace")
     for path, data in (extra or {}).items():
         if path in files:
             raise ArtifactError(f"{directory}: extra file {path!r}: a name the bundle does not use itself")
-        files[path] = data if isinstance(data, bytes) else data.encode()
+        files[path] = data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace")
     _place(Path(directory), files)
     return manifest
 
@@ -205,7 +205,8 @@ def _png(image: np.ndarray, i: int) -> bytes:
 
 
 def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes JSON's own escape of it
 
 
 def _place(directory: Path, files: Mapping[str, bytes]) -> None:

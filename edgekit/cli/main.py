@@ -7,9 +7,9 @@ torch is imported by the commands that need it, never by `--help`.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -76,16 +76,20 @@ def _root(
 def build(
     model: Annotated[
         str | None,
-        typer.Argument(help="A model name, timm:NAME, tv:NAME, FILE.py:FUNCTION or an exported .pt2."),
+        typer.Argument(
+            help="A model name (edgekit models), timm:NAME, tv:NAME, FILE.py:FUNCTION, FILE.onnx or an "
+            "exported FILE.pt2."
+        ),
     ] = None,
     target: Annotated[
         list[str] | None,
-        typer.Option("--target", "-t", help="What to build; repeat for several. Default tflite-int8."),
+        typer.Option("--target", "-t", help="One of those above; repeat for several. Default tflite-int8."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Directory; default build/MODEL.")] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="TOML file; flags win over it.")] = None,
     data: Annotated[
-        str | None, typer.Option("--data", help="embedded (generated images) or imagefolder:PATH.")
+        str | None,
+        typer.Option("--data", help="embedded (generated images) or imagefolder:PATH, see docs/data.md."),
     ] = None,
     original: Annotated[
         str | None,
@@ -103,7 +107,8 @@ def build(
         typer.Option("--class-names", metavar="FILE", help="Names of the outputs: one a line, or JSON."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option("--weights", help="auto, reference, imagenet, random, or a weights file.")
+        str | None,
+        typer.Option("--weights", help="auto, reference, imagenet, random, or FILE or FILE#ENTRY."),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Input side in pixels; default the model's.")] = None,
     calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,
@@ -146,7 +151,15 @@ def build(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Redo every stage.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Build artifacts of MODEL with their proofs and a report."""
+    """Build artifacts of MODEL with their proofs and a report.
+
+    \b
+    Targets:
+      tflite-int8  tflite-int16x8  tflite-dynamic-int8  tflite-float16
+      tflite-float32  onnx-int8  onnx-float32  tensorrt-int8
+      openvino-int8  openvino-float16  savedmodel
+    """
+    from edgekit.files import default_root, has_home
     from edgekit.pipeline import pipeline
     from edgekit.pipeline import recipe as recipes
     from edgekit.report.terminal import Progress, print_summary
@@ -183,6 +196,8 @@ def build(
         plan = recipes.from_dict(recipes.without_none(settings), "edgekit build")
     else:
         raise UsageError("edgekit build: no model: give a name (edgekit models lists them) or --recipe FILE")
+    if cache is None and not (has_home() or {"EDGEKIT_CACHE", "XDG_CACHE_HOME"} & set(os.environ)):
+        print(f"no home directory: results are kept in {default_root()}, or --cache", file=sys.stderr)
     with Progress() as display:
         run = pipeline.build(plan, out=out, trust=trust, cache=cache, use_cache=not no_cache, display=display)
     print_summary(run.report, run.directory)
@@ -276,8 +291,10 @@ def repro(
 
 def main() -> None:
     """Entry point of the `edgekit` command."""
+    from edgekit.cli.streams import tolerate_encodings
     from edgekit.pipeline.threads import wait_passively
 
+    tolerate_encodings()
     wait_passively()  # before any command loads torch
     try:
         app()
@@ -285,9 +302,10 @@ def main() -> None:
         _explain(error, str(error))
         sys.exit(1 if isinstance(error, GateError) else 2)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        _explain(error, f"{error.filename or 'writing'}: the disk is full: free some space")
+        from edgekit.files import REFUSALS
+
+        reason = REFUSALS.get(error.errno or 0) or error.strerror or str(error)
+        _explain(error, f"{error.filename or 'a file'}: {reason}")
         sys.exit(2)
     except KeyboardInterrupt:
         print("edgekit: interrupted; finished stages are kept", file=sys.stderr)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DataError
+from edgekit.files import user_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # ImageFolder's own
 # What a split's own folder may be called, best first; calibration may borrow from training pictures.
@@ -152,7 +153,7 @@ def choose_files(path: str | Path, split: str, count: int) -> Chosen:
     Raises:
         DataError: no such folder, no class folders to train from, no pictures, or none left for this split.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     where = f"imagefolder:{path}"
     accepted = f"PATH/<class>/*{'|'.join(SUFFIXES)}"
     if split not in SPLIT_FOLDERS:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import UsageError, did_you_mean
-from edgekit.files import write_atomic
+from edgekit.files import home, write_atomic
 
 HOST = "host"
 TEMPLATE = """\
@@ -117,7 +117,7 @@ def default_path() -> Path:
     """$EDGEKIT_DEVICES, or edgekit/devices.toml under the user's configuration."""
     if path := os.environ.get("EDGEKIT_DEVICES"):
         return Path(path)
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit" / "devices.toml"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or home() / ".config") / "edgekit" / "devices.toml"
 
 
 def load_inventory(path: str | os.PathLike[str] | None = None) -> Inventory:

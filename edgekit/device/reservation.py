@@ -32,7 +32,11 @@ _FORCE_S = 5.0
 
 def who() -> str:
     """What a lock says: user@machine since when (UTC)."""
-    return f"{getpass.getuser()}@{socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M}Z"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no name in the environment and no entry in passwd
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M}Z"
 
 
 def transport_of(device: Device) -> Transport:

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from edgekit.errors import StoreError, UsageError
+from edgekit.files import home
 from edgekit.history.record import Record, timestamp, validate
 
 BUSY_SECONDS = 30.0
@@ -61,7 +62,7 @@ def default_path() -> Path:
     """$EDGEKIT_HISTORY, or edgekit/history.sqlite under the user's data directory."""
     if path := os.environ.get("EDGEKIT_HISTORY"):
         return Path(path)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    data = os.environ.get("XDG_DATA_HOME") or home() / ".local" / "share"
     return Path(data) / "edgekit" / "history.sqlite"
 
 

@@ -1,4 +1,4 @@
-"""What a model's outputs are called: the names given, the model's own, or those of the folders of pictures."""
+"""What a model's outputs are called: the names given, the model's own, or those of the folders."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ from edgekit.data.arrays import array_images, evaluation_images
 from edgekit.data.labels import labels_for
 from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
-from edgekit.files import default_root, sha256_file
+from edgekit.files import default_root, refuse_unwritable, sha256_file
 from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
@@ -201,6 +201,7 @@ def _build(
     targets: list[Target],
     out: str | os.PathLike[str] | None,
 ) -> Run:
+    refuse_unwritable(out or Path("build", job.file_name))
     _refuse_settings(recipe, targets)
     graphs = [_captured(session, job, v) for v in dict.fromkeys((job.variant.original, job.variant))]
     with session.step("optimize"):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekit.errors import UsageError, did_you_mean
+from edgekit.files import user_path
 from edgekit.targets import TARGETS
 from edgekit.targets.promises import OFF, THRESHOLDS
 
@@ -241,7 +242,7 @@ def read_class_names(path: str | os.PathLike[str]) -> list[str]:
     Raises: UsageError for a file that cannot be read, an empty line, or indices that are not 0, 1, 2, ...
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = user_path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"{path}: cannot read the class names ({error.strerror}): one a line") from error
     except ValueError as error:

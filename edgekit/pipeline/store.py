@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import StoreError
 from edgekit.files import default_root, sha256_file, storage_errors
 
 STALE_SECONDS = 24 * 3600.0
@@ -57,6 +58,10 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str] | None = None, limit_bytes: int | None = None) -> None:
         self.root = Path(root) if root else default_root()
+        if any("\udc80" <= character <= "\udcff" for character in str(self.root)):
+            raise StoreError(
+                f"{self.root}: a name that is not UTF-8, which native readers cannot open: another --cache"
+            )
         self.limit_bytes = limit_bytes
 
     @staticmethod
@@ -90,7 +95,8 @@ class Store:
             self._sweep(parent)
             temporary = Path(tempfile.mkdtemp(dir=parent, prefix="."))
             try:
-                write(temporary)
+                with storage_errors(parent):  # before what filled the disk is removed
+                    write(temporary)
                 paths = sorted(path for path in temporary.rglob("*") if path.is_file())
                 files = {path.relative_to(temporary).as_posix(): sha256_file(path) for path in paths}
                 (temporary / _INDEX).write_text(json.dumps({"files": files}, sort_keys=True))

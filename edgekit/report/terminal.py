@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from edgekit.report import compare, facts, formats, units
 
 _COLUMNS = 2  # so many targets stand side by side; more of them are rows
 _PAIRS = 3
+_WHOLE_ROW = 160
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "dim")}
 
 
@@ -295,12 +297,14 @@ def _gates(report: dict[str, Any]) -> Table:
 def models_table(models: Iterable[Any], console: Console | None = None) -> None:
     """The catalogue for `edgekit models`: rows with name, source, params, gmacs, resolution, weights."""
     console = console or Console(highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for title in ("model", "source"):
-        table.add_column(title, no_wrap=True)
-    for title in ("params", "GMACs", "resolution"):
-        table.add_column(title, justify="right")
-    table.add_column("weights")
+    # In a file or a pipe a line holds a whole row, for those who search it.
+    whole = not console.is_terminal and "COLUMNS" not in os.environ
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("model", overflow="fold", no_wrap=whole)
+    table.add_column("source", no_wrap=True)
+    for title in ("params", "GMACs", "input"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("weights", no_wrap=True)
     for row in models:
         table.add_row(
             Text(row.name),
@@ -310,4 +314,4 @@ def models_table(models: Iterable[Any], console: Console | None = None) -> None:
             str(row.resolution),
             Text(row.weights, "green" if row.weights == "reference" else ""),
         )
-    console.print(table)
+    console.print(table, width=max(console.width, _WHOLE_ROW) if whole else None)

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from edgekit.errors import WeightsError
+from edgekit.files import cache_home, user_path
 
 TIMEOUT_S = 8.0
 
@@ -24,19 +25,19 @@ TIMEOUT_S = 8.0
 def torch_checkpoints() -> Path:
     """Where torch.hub keeps files it fetched by URL."""
     home = os.environ.get("TORCH_HOME") or Path(_xdg_cache()) / "torch"
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return user_path(home) / "hub" / "checkpoints"
 
 
 def hub_cache() -> Path:
     """Where the Hugging Face hub's client keeps repositories."""
     if cache := os.environ.get("HF_HUB_CACHE"):
-        return Path(cache).expanduser()
+        return user_path(cache)
     home = os.environ.get("HF_HOME") or Path(_xdg_cache()) / "huggingface"
-    return Path(home).expanduser() / "hub"
+    return user_path(home) / "hub"
 
 
 def _xdg_cache() -> str:
-    return os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(cache_home())
 
 
 def _hub_snapshot(hub_id: str) -> Path:

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import UnknownModelError, UsageError, WeightsError
+from edgekit.files import user_path
 from edgekit.zoo.checkpoint import file_sha256
 from edgekit.zoo.model import Model
 from edgekit.zoo.weights import preprocessing_from
@@ -76,7 +77,7 @@ def load_exported(
         WeightsError: not an archive, or parts that could run code, without `trust`.
         UsageError: an archive that does not take one picture, or an argument it cannot honour.
     """
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if not path.is_file():
         raise UnknownModelError(f"{path}: no such file: an archive written by torch.export.save")
     if weights != "auto":

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgekit.capture.onnx import OnnxFile, import_onnx, read
 from edgekit.errors import UnknownModelError, UsageError, WeightsError
+from edgekit.files import user_path
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
 from edgekit.zoo.model import Model
@@ -48,7 +49,7 @@ def load_onnx(spec: str, weights: str, num_classes: int | None, resolution: int 
         CaptureError: operators or shapes that cannot be imported.
         WeightsError, UsageError: a file that does not take one picture, or an argument it cannot honour.
     """
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if not path.is_file():
         raise UnknownModelError(f"{path}: no such file: an ONNX file")
     if weights != "auto":

@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import EdgekitError, UnknownModelError, UsageError, WeightsError, did_you_mean
+from edgekit.files import user_path
 from edgekit.zoo.checkpoint import fit_state, module_sha256, read_state
 from edgekit.zoo.model import Model
 from edgekit.zoo.weights import file_record, preprocessing_from, untrained_record, weights_path
@@ -40,7 +44,7 @@ def load_user_code(
         raise UsageError(f"{spec}: which function returns the module?: file.py:function")
     if weights in ("imagenet", "reference"):
         raise WeightsError(f"{spec}: there are no {weights} weights for your own code: auto, random or FILE")
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not path.is_file():
         raise UnknownModelError(f"{path}: no such file: file.py:function")
     with torch.random.fork_rng(devices=[]), _importable(path.parent):
@@ -67,7 +71,7 @@ def load_user_code(
     preprocessing = preprocessing_from(getattr(module, "preprocessing", None), resolution, spec)
     side = preprocessing.resolution
     shape = (1, 3, side, side)
-    name = f"{path.stem}.{function}"
+    name = _escaped(f"{path.stem}.{function}")
     return Model(name, "file", module, preprocessing, tuple(names) if names else None, record, shape)
 
 
@@ -82,10 +86,26 @@ def _importable(folder: Path) -> Iterator[None]:
         sys.path[:] = before
 
 
+class _EscapedFile(SourceFileLoader):
+    """Code from a file whose name is not UTF-8, under a name that torch's native parts can hold."""
+
+    def get_code(self, fullname: str) -> Any:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), _escaped(path))
+
+
+def _escaped(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def _import(path: Path) -> Any:
     # The name is unique to the path: two files of one name do not share a module.
-    name = f"edgekit_user_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    specification = importlib.util.spec_from_file_location(name, path)
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
+    name = f"edgekit_user_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}_{digest}"
+    loader = None
+    if _escaped(str(path)) != str(path):
+        loader = _EscapedFile(name, str(path))
+    specification = importlib.util.spec_from_file_location(name, path, loader=loader)
     if specification is None or specification.loader is None:
         raise UsageError(f"{path}: cannot be imported: a Python file")
     loaded = importlib.util.module_from_spec(specification)

@@ -17,6 +17,7 @@ from torch import nn
 
 from edgekit.data.preprocessing import Preprocessing
 from edgekit.errors import UsageError, WeightsError, did_you_mean
+from edgekit.files import user_path
 from edgekit.zoo import cache, libraries
 from edgekit.zoo.checkpoint import classifier_dims, file_sha256, fit_state, module_sha256, read_state
 from edgekit.zoo.names import Architecture
@@ -70,10 +71,10 @@ def weights_path(choice: str) -> tuple[Path, str]:
 
     Raises: WeightsError that lists what it could have been.
     """
-    path, entry = Path(choice).expanduser(), ""
+    path, entry = user_path(choice), ""
     if not path.is_file() and "#" in choice:
         file, _, entry = choice.rpartition("#")
-        path = Path(file).expanduser()
+        path = user_path(file)
     if not path.is_file():
         raise WeightsError(
             f"weights: '{choice}' is no file{did_you_mean(choice, KINDS)}: {', '.join(KINDS)} or a checkpoint"
