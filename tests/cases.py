@@ -207,6 +207,14 @@ def _window_layer(s: Sketch) -> Value:
     return s.op("reshape", s.op("permute", y, dims=(0, 1, 3, 2, 4, 5)), shape=(-1, h, w, 12))
 
 
+def _unequal_pieces(s: Sketch) -> Value:
+    """A sigmoid joined with forty times itself, which another layer reads too."""
+    gate = s.op("sigmoid", s.input)
+    large = s.op("mul", gate, s.fixed(torch.tensor([40.0])), activation=None)
+    joined = s.op("concat", gate, large, dim=1)
+    return s.op("add", s.conv(joined, 8, 1), s.conv(gate, 8, 1), activation=None)
+
+
 def _one_piece_unread(s: Sketch) -> Value:
     return s.op("mul", s.ops("split", s.input, sizes=(5, 3), dim=1)[0], s.const(1), activation=None)
 
@@ -473,6 +481,7 @@ OP_CASES: dict[str, Case] = {
     "permute": Case(lambda s: s.linear(s.op("permute", s.input, dims=(0, 3, 1, 2)), 6)),
     "concat": Case(lambda s: s.op("concat", s.input, s.op("relu", s.input), dim=1)),
     "concat-many": Case(_concat_many),
+    "concat-unequal": Case(_unequal_pieces),
     "split": Case(_split((4, 4))),
     "split-uneven": Case(_split((2, 5, 1))),
     "split-unread": Case(_one_piece_unread),

@@ -56,7 +56,7 @@ def complete(graph: Graph, images: Callable[[], Given] | None = None) -> Graph:
             weight.quant = _per_channel(weight.quant, weight.shape, WEIGHT_AXIS[node.op], weight.name)
     annotate(graph)
     producers = graph.producers()
-    for group in rules.groups(graph):
+    for group in rules.groups(graph, lambda value: value.range).groups:
         own = {given[v] for v in group if v in given}
         if len(own) == 1 and rules.fixed_quant(group, producers, "int8") is None:
             (quant,) = own
@@ -73,7 +73,7 @@ def _unknown(graph: Graph) -> list[tuple[list[Value], list[Value]]]:
         node = producers.get(value)
         return value.is_constant or (node is not None and rules.fixed_range(node.op) is not None)
 
-    found = [(group, [value for value in group if not known(value)]) for group in rules.groups(graph)]
+    found = [(group, [value for value in group if not known(value)]) for group in rules.groups(graph).groups]
     return [(group, unknown) for group, unknown in found if unknown]
 
 

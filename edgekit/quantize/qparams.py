@@ -130,9 +130,10 @@ def annotate(graph: Graph, ranges: dict[Value, rules.Range] | None = None, dtype
     Raises: QuantizationError naming the tensor and its module.
     """
     producers, users, outputs = graph.producers(), graph.users(), set(graph.outputs)
-    for group in rules.groups(graph):
+    ties = rules.groups(graph, lambda value: _bound(value, ranges, producers))
+    for group in ties.groups:
         fixed = rules.fixed_quant(group, producers, dtype)
-        low, high = _group_range(group, ranges, producers)
+        low, high = _group_range(group, ranges, producers, ties.brought)
         if fixed is None:
             a, b = rules.reader_clip(group, users, outputs)
             low, high = with_zero(min(max(low, a), b), max(min(high, b), a))
@@ -157,25 +158,35 @@ def annotate(graph: Graph, ranges: dict[Value, rules.Range] | None = None, dtype
 
 
 def _group_range(
-    group: list[Value], ranges: dict[Value, rules.Range] | None, producers: dict[Value, Node]
+    group: list[Value],
+    ranges: dict[Value, rules.Range] | None,
+    producers: dict[Value, Node],
+    brought: dict[Value, rules.Range],
 ) -> rules.Range:
     """The union of what enters the group; tensors that only move data add nothing."""
     low, high = math.inf, -math.inf
     for value in group:
         node = producers.get(value)
-        if node is not None and node.op in MOVES and len(group) > 1 and ranges is not None:
+        bound = brought.get(value)
+        if bound is None and node is not None and node.op in MOVES and len(group) > 1 and ranges is not None:
             continue
-        if value.is_constant:
-            assert value.data is not None
-            bound: rules.Range | None = (float(value.data.min()), float(value.data.max()))
-        elif node is not None and rules.fixed_range(node.op):
-            bound = rules.fixed_range(node.op)
-        else:
-            bound = ranges.get(value) if ranges is not None else value.range
+        bound = bound or _bound(value, ranges, producers)
         if bound is None:
             raise QuantizationError(f"{_where(value, producers)}: no calibrated range: run quantize first")
         low, high = min(low, bound[0]), max(high, bound[1])
     return low, high
+
+
+def _bound(
+    value: Value, ranges: dict[Value, rules.Range] | None, producers: dict[Value, Node]
+) -> rules.Range | None:
+    """The range of one activation: of a constant, by construction, or as calibrated."""
+    node = producers.get(value)
+    if value.data is not None:
+        return float(value.data.min()), float(value.data.max())
+    if node is not None and (fixed := rules.fixed_range(node.op)):
+        return fixed
+    return ranges.get(value) if ranges is not None else value.range
 
 
 def _where(value: Value, producers: dict[Value, Node]) -> str:

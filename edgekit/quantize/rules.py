@@ -14,6 +14,7 @@ import math
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import EVERYTHING, MOVES, OPS, PLACES, SAME, WEIGHT_AXIS, Fixed, Range
+from edgekit.quantize.ties import Bound, Ties, tie
 
 _INF = math.inf
 _DTYPES = ("int8", "int16")
@@ -81,26 +82,9 @@ def _places(graph: Graph) -> set[Value]:
     return found
 
 
-def groups(graph: Graph) -> list[list[Value]]:
-    """Activations in sets that must share one scale, by union-find over the ops of SAME."""
-    order = activations(graph)
-    parent: dict[Value, Value] = {value: value for value in order}
-
-    def root(value: Value) -> Value:
-        while parent[value] is not value:
-            parent[value] = parent[parent[value]]
-            value = parent[value]
-        return value
-
-    for node in graph.nodes:
-        if node.op in SAME:
-            members = [v for v in (*node.operands, *node.outputs) if v in parent]
-            for other in members[1:]:
-                parent[root(other)] = root(members[0])
-    found: dict[Value, list[Value]] = {}
-    for value in order:
-        found.setdefault(root(value), []).append(value)
-    return list(found.values())
+def groups(graph: Graph, bound: Bound | None = None) -> Ties:
+    """Activations in sets that share one scale; see `ties` for `bound`."""
+    return tie(graph, activations(graph), bound)
 
 
 def fixed_quant(group: list[Value], producers: dict[Value, Node], dtype: str) -> QuantParams | None:

@@ -22,6 +22,8 @@ from edgekit.graph.ops.row import ACTIVATIONS, EVERYTHING, OPS, Fixed, Free, Op,
 SAME: dict[str, str] = {name: row.ranges.why for name, row in OPS.items() if isinstance(row.ranges, Same)}
 # Every number of the output occurs in an input (or fills a border): nothing is rounded.
 MOVES = frozenset(name for name, row in OPS.items() if row.movement)
+# Several tensors put into one.
+CONCATS = frozenset(name for name, row in OPS.items() if row.movement == "place" and row.variadic)
 # Elements stay where they are, only their dimensions get other names.
 VIEWS = frozenset(name for name, row in OPS.items() if row.movement == "view")
 # Ops whose results are places: whole numbers that integers of one byte cannot hold.
@@ -35,6 +37,7 @@ FUSES = frozenset(name for name, row in OPS.items() if row.fuses_activation)
 
 __all__ = [
     "ACTIVATIONS",
+    "CONCATS",
     "EVERYTHING",
     "FUSES",
     "MOVES",

@@ -144,6 +144,12 @@ class Op:
         return tuple(p.name for p in found if p.kind is p.KEYWORD_ONLY)
 
     @property
+    def variadic(self) -> bool:
+        """Whether it takes any number of inputs."""
+        found = inspect.signature(self.fn).parameters.values()
+        return any(p.kind is p.VAR_POSITIONAL for p in found)
+
+    @property
     def fuses_activation(self) -> bool:
         return "activation" in self.attributes
 

@@ -12,7 +12,7 @@ The stem convolution of an h-swish network stays in float: in integers it would 
 from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.ops import MOVES, WEIGHT_AXIS
+from edgekit.graph.ops import CONCATS, MOVES, WEIGHT_AXIS
 from edgekit.lower.onnx.pooling import is_global
 from edgekit.targets import Target
 
@@ -90,6 +90,6 @@ def _whole(node: Node, graph: Graph) -> bool:
     if node.op in WEIGHT_AXIS:
         needed = [*node.operands[:2], *([] if node.op == "linear" else node.outputs)]
     whole = all(value.quant is not None for value in needed)
-    if moves_integers(node.op):
+    if moves_integers(node.op) and node.op not in CONCATS:  # QLinearConcat takes pieces of other grids
         whole = whole and len({value.quant for value in needed}) == 1
     return whole

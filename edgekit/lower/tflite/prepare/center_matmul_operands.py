@@ -63,7 +63,7 @@ def _group(start: Value, producers: dict[Value, Node], users: dict[Value, list[N
             continue
         found[value] = None
         nodes = [n for n in (producers.get(value), *users.get(value, [])) if n is not None and n.op in MOVES]
-        waiting += [v for n in nodes for v in (*n.operands, *n.outputs)]
+        waiting += [v for n in nodes for v in (*n.operands, *n.outputs) if v.quant == start.quant]
     return list(found)
 
 
