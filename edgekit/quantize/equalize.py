@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from edgekit.graph.channels import Families, carried, weighs_one
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import OPS, Fixed
 from edgekit.quantize import rules
@@ -56,48 +57,29 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.uses = graph.use_counts()
-        self.parent: dict[Value, Value] = {}
-        self.pinned: set[Value] = set()
+        self.ties = Families()
         self.relu6: set[Value] = set()
         self.producer: dict[Value, Node] = graph.producers()
-        self.pin(*graph.inputs, *graph.outputs)
-
-    def root(self, value: Value) -> Value:
-        self.parent.setdefault(value, value)
-        while self.parent[value] is not value:
-            self.parent[value] = self.parent[self.parent[value]]
-            value = self.parent[value]
-        return value
-
-    def pin(self, *values: Value | None) -> None:
-        self.pinned.update(self.root(v) for v in values if v is not None)
-
-    def tie(self, *values: Value) -> None:
-        """One scaling for all of them; different channel counts cannot share one."""
-        first = values[0]
-        if any(len(v.shape) not in (2, 4) or v.shape[1] != first.shape[1] for v in values):
-            self.pin(*values)
-            return
-        for other in values[1:]:
-            a, b = self.root(first), self.root(other)
-            if a is not b:
-                self.parent[b] = a
-                if b in self.pinned:
-                    self.pinned.add(a)
+        self.ties.close(*graph.inputs, *graph.outputs)
 
     def visit(self, node: Node) -> None:
         if node.attrs.get("activation") == "relu6" or node.op == "relu6":
             self.relu6.add(node.output)
         if rules.weight_of(node) is not None:
             self._weighted(node)
-        elif node.op in ("add", "sub") and not any(v.is_constant for v in node.operands):
-            self.tie(node.output, *node.operands)
         elif node.op == "mul":
             self._product(node)
-        elif _keeps_channels(node):
-            self.tie(node.output, node.operands[0])
+        elif tied := _scaled_with(node):
+            self._tie(*node.outputs, *tied)
         else:
-            self.pin(*node.operands, *node.outputs)
+            self.ties.close(*node.operands, *node.outputs)
+
+    def _tie(self, *values: Value) -> None:
+        """One scaling for all of them, where dimension 1 is one of channels."""
+        if all(len(v.shape) in (2, 4) for v in values):
+            self.ties.tie(*values)
+        else:
+            self.ties.close(*values)
 
     def _weighted(self, node: Node) -> None:
         x, weight, bias = node.inputs[0], rules.weight_of(node), rules.bias_of(node)
@@ -105,10 +87,10 @@ class _Finder:
         own = self.uses[weight] == 1 and (bias is None or (bias.is_constant and self.uses[bias] == 1))
         plain = node.op == "conv2d" or (node.op == "linear" and len(x.shape) == 2)
         if not own or not plain:
-            self.pin(x, node.output)
+            self.ties.close(x, node.output)
         else:
-            self.root(x)
-            self.root(node.output)
+            self.ties.root(x)
+            self.ties.root(node.output)
 
     def _product(self, node: Node) -> None:
         a, b = node.inputs[0], node.inputs[1]
@@ -116,44 +98,37 @@ class _Finder:
         for data, gate in ((a, b), (b, a)):
             maker = self.producer.get(gate)
             if gate.is_constant or (maker is not None and isinstance(OPS[maker.op].ranges, Fixed)):
-                self.pin(gate)
-                self.tie(node.output, data)
+                self.ties.close(gate)
+                self._tie(node.output, data)
                 return
-        self.pin(a, b, node.output)
+        self.ties.close(a, b, node.output)
 
     def result(self) -> list[Family]:
-        found: dict[Value, Family] = {}
-        for value in self.graph.values():
-            if value in self.parent and not value.is_constant and self.root(value) not in self.pinned:
-                found.setdefault(self.root(value), Family([])).values.append(value)
+        families = {root: Family(values) for root, values in self.ties.open(self.graph.values()).items()}
+        found = {value: family for family in families.values() for value in family.values}
         for node in self.graph.nodes:
             if rules.weight_of(node) is not None:
                 x = node.inputs[0]
                 assert x is not None
-                if x in self.parent and self.root(x) in found:
-                    found[self.root(x)].consumers.append(node)
-                if self.root(node.output) in found:
-                    found[self.root(node.output)].producers.append(node)
+                if x in found:
+                    found[x].consumers.append(node)
+                if node.output in found:
+                    found[node.output].producers.append(node)
             for value in node.outputs:
-                if value in self.relu6 and value in self.parent and self.root(value) in found:
-                    found[self.root(value)].relu6.append(value)
-        return [family for family in found.values() if family.producers and family.consumers]
+                if value in self.relu6 and value in found:
+                    found[value].relu6.append(value)
+        return [family for family in families.values() if family.producers and family.consumers]
 
 
-def _keeps_channels(node: Node) -> bool:
-    """Whether output channel i is a positively homogeneous function of channel i of the first input."""
-    before, after = node.operands[0].shape, node.output.shape
+def _scaled_with(node: Node) -> list[Value]:
+    """The operands whose channels may be scaled by any positive numbers if the outputs' are, all at once."""
+    tied = carried(node)
     row = OPS[node.op]
-    if row.channels == "reduce":
-        return len(before) == 4 and all(d % 4 >= 2 for d in node.attrs["dims"])
-    match node.op:
-        case "pad":
-            constant = node.attrs.get("mode", "constant") == "constant"
-            return constant and not node.attrs.get("value") and len(node.attrs["pads"]) <= 4
-        case "reshape":  # (N, C, 1, 1) -> (N, C)
-            return len(before) == 4 and before[2:] == (1, 1) and after[1:] == before[1:2]
-        case _:
-            return row.homogeneous and row.channels in ("pass", "scale", "window")
+    zero_border = node.op == "pad" and node.attrs.get("mode", "constant") == "constant"
+    zero_border = zero_border and not node.attrs.get("value")
+    results = node.operands[:1] if row.channels == "scale" else node.operands
+    whole = set(tied) == set(results)  # a constant summand would have to be scaled as well
+    return tied if whole and (row.homogeneous or zero_border) else []
 
 
 def equalize(graph: Graph, seen: Observations, balance: float = BALANCE) -> int:
@@ -185,7 +160,7 @@ def family_scales(family: Family, seen: Observations, balance: float) -> Tensor:
     relative = [one / one[everywhere].log().mean().exp() for one in reaches]
     reach = torch.stack(relative).amax(0)
     alive = reach > 1e-6 * reach.max()
-    dense = [node for node in family.consumers if not depthwise(node)]
+    dense = [node for node in family.consumers if not weighs_one(node)]
     share = torch.full((family.channels,), 1e-3)
     for node in dense:
         share = torch.maximum(share, _part(node, reach))
@@ -204,11 +179,6 @@ def channel_reach(seen: Observations, value: Value) -> Tensor:
     """The largest magnitude of each channel, images furthest out set aside: (C,)."""
     magnitude = torch.maximum(seen.low[value].abs(), seen.high[value].abs())
     return magnitude.sort(0).values[-1 - trim_count(len(magnitude))]
-
-
-def depthwise(node: Node) -> bool:
-    x = node.inputs[0]
-    return node.op == "conv2d" and x is not None and node.attrs["groups"] == x.shape[1]
 
 
 def _part(node: Node, reach: Tensor) -> Tensor:

@@ -186,7 +186,6 @@ TABLES = {
     "capture": "importers: the source's operators, each with the op it becomes",
     "lower/onnx/prepare/place_for_onnxruntime.py": "which kernels of this one runtime compute in integers",
     "lower/openvino/prepare/sum_in_place.py": "which operators this one runtime fuses behind a convolution",
-    "lower/onnx/prepare/widen_depthwise.py": "which operators keep padded channels harmless in this runtime",
     "passes/fold_scale.py": "the three operations it folds, each in its own way",
     "quantize/simulate.py": "a function for each op it computes on codes",
     "verify/integers.py": "the second opinion shares nothing",

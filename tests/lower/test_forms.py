@@ -7,6 +7,7 @@ import pytest
 import torch
 from litert import annotate, lowered_case, partitions, run_file, undelegated
 
+from edgekit.graph.ir import Value
 from edgekit.graph.run import run
 from edgekit.lower.tflite import Lowered, lower, prepare
 from edgekit.quantize import simulate
@@ -107,6 +108,32 @@ def test_a_shuffle_somebody_looks_at_stays() -> None:
     assert any(node.op == "channel_shuffle" for node in prepared.nodes)
     _, lowered = lowered_case(Case(build), "tflite-float32")
     assert [entry.source for entry in lowered.certificate] == ["channel_shuffle.1"]
+
+
+def test_channels_that_a_reshape_takes_apart_keep_their_order() -> None:
+    """(N, C, 1, 1) -> (N, groups, C / groups): the linear layer behind it reads a part of the channels."""
+
+    def build(s: Sketch) -> list:
+        both = s.op("concat", s.conv(s.input, 8), s.conv(s.input, 8), dim=1)
+        shuffled = s.op("channel_shuffle", both, groups=2)
+        pooled = s.op("mean", shuffled, dims=(2, 3), keepdim=True)
+        return [s.linear(s.op("reshape", pooled, shape=(-1, 2, 8)), 5), s.conv(shuffled, 4)]
+
+    graph, image = Case(build).graph(), Case(build).images(1)
+    prepared = prepare(graph, FLOAT)
+    for before, after in zip(run(graph, [image]), run(prepared, [image]), strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
+
+
+def test_a_roll_of_channels_folds_like_a_shuffle() -> None:
+    def build(s: Sketch) -> Value:
+        x = s.op("roll", s.conv(s.input, 12), shifts=(4,), dims=(1,))
+        return s.conv(s.op("channel_shuffle", x, groups=3), 4)
+
+    graph, image = Case(build).graph(), Case(build).images(1)
+    prepared = prepare(graph, FLOAT)
+    assert [node.op for node in prepared.nodes] == ["conv2d", "conv2d"]
+    assert torch.allclose(run(graph, [image])[0], run(prepared, [image])[0], atol=1e-5)
 
 
 def test_shared_weights_are_not_reordered() -> None:

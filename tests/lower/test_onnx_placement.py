@@ -292,13 +292,19 @@ def test_depthwise_channels_are_filled_up_to_sixteens() -> None:
     assert sqnr_db(simulate(prepared, case.images(1))[0], torch.from_numpy(found)) > 30.0
 
 
+def _divided(s: Sketch) -> Value:
+    x = s.conv(s.conv(s.input, 30), 30, 3, groups=30)
+    return s.conv(s.op("div", x, s.op("leaky_relu", s.op("abs", x), negative_slope=0.1)), 4)
+
+
 @pytest.mark.parametrize(
     "case",
     [
         _gated_block(24),  # 32 are a third more
         _gated_block(30, groups=15),
         Case(lambda s: s.conv(s.conv(s.conv(s.input, 8), 30), 30, 3, groups=30)),  # its end is an output
-        Case(lambda s: s.conv(s.op("exp", s.conv(s.conv(s.input, 30), 30, 3, groups=30)), 4)),
+        Case(lambda s: s.conv(s.op("softmax", s.conv(s.conv(s.input, 30), 30, 3, groups=30), dim=1), 4)),
+        Case(_divided),  # new channels would be 0 / 0
     ],
 )
 def test_other_convolutions_keep_their_channels(case: Case) -> None:

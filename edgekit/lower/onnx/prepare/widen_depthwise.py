@@ -8,70 +8,69 @@ after get zero weights for them, so they begin and end within the block and chan
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 
+from edgekit.graph.channels import Families, carried, depthwise
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.lower.onnx.pooling import is_global
+from edgekit.graph.run import run_node
 from edgekit.targets import Target
 
 _CHANNELS = 16
 _MOST = 1.25  # times the channels: the convolutions around it grow as well
-_ELEMENTWISE = frozenset(
-    {"relu", "relu6", "hardswish", "hardsigmoid", "sigmoid", "silu", "leaky_relu", "clamp", "add", "mul"}
-)
 
 
 def widen_depthwise(graph: Graph, target: Target) -> int:
     """Fill up the channels of every integer depthwise convolution that stands between two full ones."""
     if target.runtime != "onnxruntime" or not target.quantized:
         return 0
+    ties = _ties(graph)
+    blocks = ties.open(graph.values())
     count = 0
     for node in graph.nodes:
         missing = -node.output.shape[1] % _CHANNELS if _is_depthwise(node) else 0
         channels = node.output.shape[1] if missing else 0
         if not missing or channels + missing > _MOST * channels or node.output.quant is None:
             continue
-        block = _block(graph, node)
+        block = blocks.get(ties.root(node.output))
         if block is not None:
-            _widen(graph, block, missing)
+            _widen(graph, set(block), missing)
             count += 1
     return count
 
 
 def _is_depthwise(node: Node) -> bool:
-    x, weight = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
-    if node.op != "conv2d" or x is None or weight is None or len(x.shape) != 4:
-        return False
-    return node.attrs["groups"] == x.shape[1] == weight.shape[0] > 1
+    return depthwise(node) and node.output.shape[1] > 1
 
 
-def _block(graph: Graph, start: Node) -> set[Value] | None:
-    """Values that share the channels of `start`, up to convolutions that mix them; None if one must not."""
-    producers, users, counts = graph.producers(), graph.users(), graph.use_counts()
-    channels, edges = start.output.shape[1], {*graph.inputs, *graph.outputs}
-    found: set[Value] = set()
-    waiting = [start.output]
-    while waiting:
-        value = waiting.pop()
-        if value in found:
+def _ties(graph: Graph) -> Families:
+    """Values that share their channels, up to convolutions that mix them; closed where one must not grow."""
+    counts, ties = graph.use_counts(), Families()
+    ties.close(*graph.inputs, *graph.outputs)
+    for node in graph.nodes:
+        results = [value for value in node.operands if not value.is_constant]
+        shared = any(counts[own] != 1 for own in node.operands if own.is_constant)
+        tied = node.operands[:1] if _is_depthwise(node) else carried(node) if _stays_finite(node) else []
+        if any(len(value.shape) != 4 for value in (*results, *node.outputs)) or shared:
+            ties.close(*results, *node.outputs)
+        elif node.op == "conv2d" and node.attrs["groups"] == 1:
             continue
-        if value in edges or value.is_constant or len(value.shape) != 4 or value.shape[1] != channels:
-            return None
-        found.add(value)
-        for node in (producers[value], *users.get(value, [])):
-            if any(counts[own] != 1 for own in node.operands if own.is_constant):
-                return None
-            if node.op == "conv2d" and node.attrs["groups"] == 1:
-                continue
-            if node.op not in _ELEMENTWISE and not _is_depthwise(node) and not _pools(node):
-                return None
-            parts = node.operands[:1] if node.op == "conv2d" else node.operands
-            waiting += [*parts, *node.outputs]
-    return found
+        elif tied:
+            ties.tie(*node.outputs, *tied)
+        else:
+            ties.close(*results, *node.outputs)
+    return ties
 
 
-def _pools(node: Node) -> bool:
-    return node.op == "mean" and is_global(node)
+def _stays_finite(node: Node) -> bool:
+    """Whether channels of zeros give numbers: the convolution behind multiplies them by zero.
+
+    Only where no constant would have to grow with them.
+    """
+    if any(value.is_constant for value in node.operands):
+        return False
+    results = run_node(node, [torch.zeros(value.shape) for value in node.operands])
+    return all(bool(torch.isfinite(result).all()) for result in results)
 
 
 def _widen(graph: Graph, block: set[Value], missing: int) -> None:

@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 
 import torch
 
+from edgekit.graph.channels import Atom, Source, carried, depthwise, placed
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.ops import OPS
 from edgekit.lower.tflite.prepare.split_convolution import affordable_cuts, split_convolution
 from edgekit.targets import Target
 
-Atom = tuple[Value, int]
 MOST_RUNS = 16
 
 
@@ -35,23 +34,15 @@ def fold_channel_shuffle(graph: Graph, target: Target) -> int:
     before = sum(node.op == "channel_shuffle" for node in graph.nodes)
     if not before:
         return 0
+    places = {node: found for node in graph.nodes if (found := _places(node)) is not None}
     fixed: set[Node] = set()  # moving nodes that some reader's order forbids to take apart
-    plan = _Plan(graph, fixed)
+    plan = _Plan(graph, places, fixed)
     while refused := plan.choose():
         fixed |= plan.upstream(refused)
-        plan = _Plan(graph, fixed)
+        plan = _Plan(graph, places, fixed)
     plan.apply()
     graph.remove_dead()
     return before - sum(node.op == "channel_shuffle" for node in graph.nodes)
-
-
-def depthwise(node: Node) -> bool:
-    """Whether output channel i of this convolution reads input channel i only."""
-    if node.op != "conv2d":
-        return False
-    x, weight = node.inputs[0], node.inputs[1]
-    assert x is not None and weight is not None
-    return node.attrs["groups"] == x.shape[1] == weight.shape[0]
 
 
 @dataclass
@@ -70,6 +61,7 @@ class _Plan:
     """
 
     graph: Graph
+    places: dict[Node, list[list[Source]]]
     fixed: set[Node]
     atoms: dict[Value, list[Atom]] = field(default_factory=dict)
     order: dict[Value, list[int]] = field(default_factory=dict)
@@ -78,7 +70,7 @@ class _Plan:
     def __post_init__(self) -> None:
         self.users, self.producers = self.graph.users(), self.graph.producers()
         self.use_counts = self.graph.use_counts()
-        self.moves = {n for n in self.graph.nodes if n not in self.fixed and _moves_channels(n)}
+        self.moves = {n for n in self.graph.nodes if n not in self.fixed and n in self.places}
         for value in self.graph.values():
             if len(value.shape) == 4 and not value.is_constant:
                 self.atoms[value] = [(value, i) for i in range(value.shape[1])]
@@ -87,20 +79,10 @@ class _Plan:
                 self._trace(node)
 
     def _trace(self, node: Node) -> None:
+        """What a moving node makes of the atoms it reads."""
         lists = [self.atoms[v] for v in node.operands]
-        if node.op == "concat":
-            self.atoms[node.output] = [atom for part in lists for atom in part]
-        elif node.op == "split":
-            start = 0
-            for out in node.outputs:
-                self.atoms[out] = lists[0][start : start + out.shape[1]]
-                start += out.shape[1]
-        elif node.op == "slice":
-            at = slice(node.attrs["start"], node.attrs["end"], node.attrs.get("step", 1))
-            self.atoms[node.output] = lists[0][at]
-        else:
-            groups, c = node.attrs["groups"], node.output.shape[1]
-            self.atoms[node.output] = [lists[0][(i % groups) * (c // groups) + i // groups] for i in range(c)]
+        for out, sources in zip(node.outputs, self.places[node], strict=True):
+            self.atoms[out] = [lists[operand][channel] for operand, channel in sources]
 
     def is_root(self, value: Value) -> bool:
         return self.producers.get(value) not in self.moves
@@ -130,13 +112,7 @@ class _Plan:
     def _carries(self, node: Node) -> bool:
         if depthwise(node):
             return self._own(node.inputs[1]) and (node.inputs[2] is None or self._own(node.inputs[2]))
-        if OPS[node.op].channels == "reduce":
-            return tuple(d % 4 for d in node.attrs["dims"]) == (2, 3)
-        if node.op == "reshape":
-            return len(node.operands[0].shape) == 4 and node.operands[0].shape[2:] == (1, 1)
-        if node.op == "pad":
-            return len(node.attrs["pads"]) <= 4
-        return OPS[node.op].channels in ("pass", "window")
+        return len(node.inputs) == 1 and bool(carried(node))
 
     def _own(self, constant: Value | None) -> bool:
         return constant is not None and constant.is_constant and self.use_counts[constant] == 1
@@ -326,18 +302,12 @@ class _Plan:
                     run.root = new
 
 
-def _moves_channels(node: Node) -> bool:
-    if node.op == "channel_shuffle":
-        return True
-    row = OPS[node.op]
-    if row.channels != "move" or "dim" not in row.attributes:
-        return False
+def _places(node: Node) -> list[list[Source]] | None:
+    """Where the channels of a node that only places them came from."""
     values = [*node.operands, *node.outputs]
-    return (
-        all(len(v.shape) == 4 and not v.is_constant for v in values)
-        and node.attrs["dim"] % 4 == 1
-        and len({v.quant for v in values}) == 1
-    )
+    if any(len(v.shape) != 4 for v in values) or len({v.quant for v in values}) != 1:
+        return None
+    return placed(node)
 
 
 def _permute_rows(node: Node, order: list[int]) -> None:
