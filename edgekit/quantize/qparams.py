@@ -137,6 +137,7 @@ def annotate(graph: Graph, ranges: dict[Value, rules.Range] | None = None, dtype
         if fixed is None:
             a, b = rules.reader_clip(group, users, outputs)
             low, high = with_zero(min(max(low, a), b), max(min(high, b), a))
+            low, high = _resolved(low, high, _finest(group, producers), dtype)
         for value in group:
             try:
                 value.quant = fixed or from_range(low, high, dtype)
@@ -155,6 +156,25 @@ def annotate(graph: Graph, ranges: dict[Value, rules.Range] | None = None, dtype
                 raise QuantizationError(f"[quantize] {weight.name} at {node.source}: {error}") from error
         weight.range = (float(weight.data.min()), float(weight.data.max()))
         fit_bias(node)
+
+
+def _finest(group: list[Value], producers: dict[Value, Node]) -> float:
+    """The step in which reductions of integers can come out: their output needs none below it."""
+    steps = [0.0]
+    for value in group:
+        node = producers.get(value)
+        if node is None or node.op != "mean" or node.inputs[0] is None or node.inputs[0].quant is None:
+            continue
+        count = math.prod(node.inputs[0].shape) / math.prod(value.shape)
+        steps.append(node.inputs[0].quant.scale[0] / count)
+    return max(steps)
+
+
+def _resolved(low: float, high: float, step: float, dtype: str) -> tuple[float, float]:
+    """The range, widened where its grid would be finer than `step`."""
+    smallest, largest = LIMITS[dtype]
+    missing = step * (largest - smallest) - (high - low)
+    return (low, high) if missing <= 0.0 else (low - missing / 2, high + missing / 2)
 
 
 def _group_range(

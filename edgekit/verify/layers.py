@@ -128,6 +128,8 @@ def _float_run(
         for i in range(directions):
             pulls = [torch.randn(r.shape, generator=generator) for r in results]
             total = torch.stack([(r * p).sum() for r, p in zip(results, pulls, strict=True)]).sum()
+            if not total.requires_grad:  # places and counts: no error of a value is felt in proportion
+                break
             found = torch.autograd.grad(
                 total, list(nudges.values()), retain_graph=i < directions - 1, allow_unused=True
             )

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 @importer(aten.conv2d.default)
 def conv2d(imp: Builder, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
-    if not isinstance(weight, torch.Tensor):
-        raise Unsupported("a convolution whose weight depends on the input")
     top, left = pair(padding)
     return imp.emit(
         "conv2d",
@@ -37,8 +35,6 @@ def _same(kernel: Sequence[int], dilation: Sequence[int], padding: str) -> tuple
 
 @importer(aten.conv2d.padding)
 def conv2d_padding(imp: Builder, x, weight, bias=None, stride=1, padding="valid", dilation=1, groups=1):
-    if not isinstance(weight, torch.Tensor):
-        raise Unsupported("a convolution whose weight depends on the input")
     pads = _same(weight.shape[-2:], pair(dilation), padding)
     return imp.emit(
         "conv2d", (x, weight, bias), stride=pair(stride), padding=pads, dilation=pair(dilation), groups=groups
@@ -49,8 +45,6 @@ def conv2d_padding(imp: Builder, x, weight, bias=None, stride=1, padding="valid"
 def conv_transpose2d(
     imp: Builder, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
 ):
-    if not isinstance(weight, torch.Tensor):
-        raise Unsupported("a convolution whose weight depends on the input")
     return imp.emit(
         "conv_transpose2d",
         (x, weight, bias),
@@ -73,10 +67,10 @@ def _line(imp: Builder, y: Value) -> Value:
     return imp.reshape(y, (*y.shape[:-2], y.shape[-1]))
 
 
-def _flat(imp: Builder, weight: Any) -> torch.Tensor:
+def _flat(imp: Builder, weight: Any) -> Any:
     """A weight (O, C, k) as (O, C, 1, k)."""
     if not isinstance(weight, torch.Tensor):
-        raise Unsupported("a convolution whose weight depends on the input")
+        return imp.reshape(weight, (*weight.shape[:2], 1, weight.shape[2]))
     return imp.derived(weight, weight.unsqueeze(2))
 
 

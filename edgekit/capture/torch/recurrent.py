@@ -22,24 +22,29 @@ Cell = Callable[["Builder", Sequence[Value], State, Sequence["_Part"]], State]
 
 
 class _Part:
-    """The rows of the weights that serve one kind of gate: what the input and the state give to it."""
+    """The rows of the weights that serve one kind of gate: what the input and the state give to it.
+
+    Where both are only added, `joined`, the state's bias is the input's as well.
+    """
 
     def __init__(
-        self, imp: Builder, weights: Sequence[torch.Tensor], rows: Sequence[slice], name: str
+        self, imp: Builder, weights: Sequence[torch.Tensor], rows: Sequence[slice], name: str, joined: bool
     ) -> None:
         self.of_input, self.of_state, *biases = [
             imp.derived(w, torch.cat([w[r] for r in rows]), f"/{name}") for w in weights
         ]
         self.input_bias: Any = biases[0] if biases else None
         self.state_bias: Any = biases[1] if biases else None
+        if biases and joined:
+            self.input_bias, self.state_bias = imp.derived(biases[0], biases[0] + biases[1]), None
 
     def project(self, imp: Builder, x: Value) -> Value:
         return imp.emit("linear", (x, self.of_input, self.input_bias))
 
     def recur(self, imp: Builder, h: Any) -> Any:
         """The state's share; of a fixed state a constant, of zeros without a bias nothing."""
-        if _is_zero(h):
-            return self.state_bias
+        if _is_zero(h) and self.state_bias is None:
+            return None
         if isinstance(h, torch.Tensor):
             return torch.nn.functional.linear(h, self.of_state, self.state_bias)
         return imp.emit("linear", (h, self.of_state, self.state_bias))
@@ -101,6 +106,7 @@ def _layers(
     batch_first: bool,
     cell: Cell,
     groups: Sequence[Sequence[int]],
+    joined: Sequence[bool],
 ) -> tuple[Value, ...]:
     """(outputs, last state of every kind); initial states are (layers * directions, N, H)."""
     time, ways = (1 if batch_first else 0), 2 if both_ways else 1
@@ -116,7 +122,10 @@ def _layers(
             row = layer * ways + way
             weights = params[each * row : each * (row + 1)]
             rows = _rows(weights[1].shape[1], *groups)
-            parts = [_Part(imp, weights, r, f"gates{i}") for i, r in enumerate(rows)]
+            parts = [
+                _Part(imp, weights, r, f"gates{i}", j)
+                for i, (r, j) in enumerate(zip(rows, joined, strict=True))
+            ]
             state: State = [_initial(imp, h, row) for h in initial]
             steps = [_steps(imp, part.project(imp, x), time) for part in parts]
             order = range(x.shape[time])[:: -1 if way else 1]
@@ -156,7 +165,17 @@ def _stacked(imp: Builder, states: Sequence[Value], dim: int) -> Value:
 def gru(imp: Builder, x, hx, params, has_biases, layers, dropout, train, both_ways, batch_first):
     """Rows of the weights are r, z, n."""
     return _layers(
-        imp, x, [hx], params, has_biases, layers, both_ways, batch_first, _gru_cell, ((0, 1), (2,))
+        imp,
+        x,
+        [hx],
+        params,
+        has_biases,
+        layers,
+        both_ways,
+        batch_first,
+        _gru_cell,
+        ((0, 1), (2,)),
+        (True, False),
     )
 
 
@@ -164,14 +183,26 @@ def gru(imp: Builder, x, hx, params, has_biases, layers, dropout, train, both_wa
 def lstm(imp: Builder, x, hx, params, has_biases, layers, dropout, train, both_ways, batch_first):
     """Rows of the weights are i, f, g, o."""
     return _layers(
-        imp, x, hx, params, has_biases, layers, both_ways, batch_first, _lstm_cell, ((0, 1, 3), (2,))
+        imp,
+        x,
+        hx,
+        params,
+        has_biases,
+        layers,
+        both_ways,
+        batch_first,
+        _lstm_cell,
+        ((0, 1, 3), (2,)),
+        (True, True),
     )
 
 
 def _plain(overload: Any, activation: str) -> None:
     def fn(imp: Builder, x, hx, params, has_biases, layers, dropout, train, both_ways, batch_first):
         cell = _plain_cell(activation)
-        return _layers(imp, x, [hx], params, has_biases, layers, both_ways, batch_first, cell, ((0,),))
+        return _layers(
+            imp, x, [hx], params, has_biases, layers, both_ways, batch_first, cell, ((0,),), (True,)
+        )
 
     importer(overload)(fn)
 
