@@ -14,11 +14,13 @@ from onnx_runs import annotate, lowered_case, op_types, parsed, run_file, sessio
 
 from edgekit import passes
 from edgekit.capture import capture
-from edgekit.graph.ir import Graph, Value
+from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.graph.run import run
 from edgekit.lower.onnx import Lowered, lower, prepare
 from edgekit.quantize import simulate, sqnr_db
+from edgekit.runtimes.placed import Placed
 from edgekit.targets import get_target
+from edgekit.verify.runtime_fidelity import runtime_fidelity
 from tests.cases import OP_CASES, Case, Sketch, conv
 
 INT8 = get_target("onnx-int8")
@@ -336,3 +338,25 @@ def test_moves_share_their_parameters() -> None:
 def test_float32_has_no_conversions() -> None:
     _, lowered = lowered_case(Case(conv(4, 3)), "onnx-float32")
     assert op_types(lowered) == ["Conv"] == [op.builtin for op in lowered.operators]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_bias_far_below_a_step_of_its_sum_is_the_files(shared: bool) -> None:
+    """Squeeze-excite behind a branch of zeros: half a step of the int32 bias is several of the output."""
+    s = Sketch((1, 8, 10, 12))
+    x = s.op("mul", s.conv(s.input, 8), s.fixed(torch.tensor([1e-3])), activation=None)
+    pooled = s.op("mean", x, dims=(2, 3), keepdim=True)
+    attrs = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1, "activation": "relu"}
+    bias = s.fixed(torch.rand(16, generator=s.rng) * 2e-4)
+    first = s.op("conv2d", pooled, s.const(16, 8, 1, 1, scale=0.3), bias, **attrs)
+    also = [s.op("conv2d", first, s.const(16, 16, 1, 1, scale=0.1), bias, **attrs)] if shared else []
+    graph = s.graph(s.op("mul", x, s.op("sigmoid", s.conv(first, 8)), activation=None), *also)
+    images = torch.randn((4, *s.input.shape[1:]), generator=torch.Generator().manual_seed(3))
+    annotate(graph, images)
+    for value in (x, pooled):  # as coarse as a branch that calibration saw as zero
+        held = graph.value(value.name)
+        held.range, held.quant = (0.0, 1.0), QuantParams((float(np.float32(1 / 255)),), (-128,))
+    prepared = prepare(graph, INT8)
+    lowered = lower(prepared, INT8)
+    placed = Placed(prepared, lowered.files["model.onnx"], lowered.tensors)
+    assert runtime_fidelity(placed, images[:2].numpy()).max_lsb <= 1

@@ -18,6 +18,7 @@ from edgekit.lower.onnx.prepare.fold_shuffle import fold_shuffle
 from edgekit.lower.onnx.prepare.keep_pooled_dimensions import keep_pooled_dimensions
 from edgekit.lower.onnx.prepare.place_for_onnxruntime import place_for_onnxruntime
 from edgekit.lower.onnx.prepare.place_for_tensorrt import place_for_tensorrt
+from edgekit.lower.onnx.prepare.round_biases import round_biases
 from edgekit.lower.onnx.prepare.widen_depthwise import widen_depthwise
 from edgekit.targets import Target
 
@@ -33,6 +34,7 @@ PASSES: tuple[Pass, ...] = (
     widen_depthwise,  # after placement: only integer kernels gain
     expand_gates,  # after placement: what stays in float stays whole
     place_for_tensorrt,
+    round_biases,  # last: the scales on both sides are those of the file
 )
 
 
