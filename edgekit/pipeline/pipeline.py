@@ -394,7 +394,7 @@ def _lowered(
     if recipe.target.dynamic_batch and target.open_batch:
         options["dynamic_batch"] = True
     lowering = _lowering(target)
-    prepared = lowering.prepare(source, target)
+    prepared = lowering.prepare(source, target, io)
     if quantized is not None and quantized.means is not None and target.mixed:
         prepared = _refitted(session, job, prepared, quantized.means, target)
     quantizer = recipe.quantize.quantizer if recipe.quantize.quantizer in target.quantizers else OWN

@@ -18,8 +18,8 @@ from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.graph.run import run
 from edgekit.lower.onnx import Lowered, lower, prepare
 from edgekit.quantize import simulate, sqnr_db
-from edgekit.runtimes.placed import Placed
 from edgekit.targets import get_target
+from edgekit.verify.placed import Placed
 from edgekit.verify.runtime_fidelity import runtime_fidelity
 from tests.cases import OP_CASES, Case, Sketch, conv
 
@@ -360,3 +360,20 @@ def test_a_bias_far_below_a_step_of_its_sum_is_the_files(shared: bool) -> None:
     lowered = lower(prepared, INT8)
     placed = Placed(prepared, lowered.files["model.onnx"], lowered.tensors)
     assert runtime_fidelity(placed, images[:2].numpy()).max_lsb <= 1
+
+
+@pytest.mark.parametrize("io", ["float32", "uint8"])
+@pytest.mark.parametrize("activation", ["relu", "hardswish"])
+def test_an_input_of_integers_is_on_its_grid(activation: str, io: str) -> None:
+    """The stem convolution of an h-swish network reads the picture in float, and pixels are 256 numbers."""
+    s = Sketch((1, 3, 16, 16))
+    x = s.op(activation, s.conv(s.input, 8, 3, stride=2, padding=1))
+    graph = s.graph(s.conv(s.op("hardswish", s.conv(x, 16)), 8))
+    images = torch.randn((4, *s.input.shape[1:]), generator=torch.Generator().manual_seed(3))
+    annotate(graph, images)
+    prepared = prepare(graph, INT8, io)
+    assert (prepared.inputs[0].quant is None) == (io == "float32" and activation == "hardswish")
+    lowered = lower(prepared, INT8, io_dtype=io)
+    placed = Placed(prepared, lowered.files["model.onnx"], lowered.tensors, ports=lowered.ports)
+    found = runtime_fidelity(placed, images.numpy())
+    assert found.max_lsb <= 1 and found.answers_db > 40

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgekit.errors import UsageError
 from edgekit.graph.ir import QuantParams, Value
 from edgekit.targets import Target
 
@@ -49,3 +50,12 @@ def bias(data: np.ndarray, input_scale: float, weight: QuantParams) -> tuple[np.
     integers = np.clip(np.rint(data.astype(np.float64) / scale), *_LIMITS["int32"]).astype(np.int32)
     stored = tuple(float(s) for s in scale.astype(np.float32))
     return integers, QuantParams(stored, (0,) * len(stored), "int32", 0)
+
+
+def input_grid(value: Value) -> QuantParams:
+    """The calibrated grid of an input that the file computes with in float."""
+    if value.range is None:
+        raise UsageError(f"[target] input {value.name} has no calibrated range for uint8: io_dtype float32")
+    low, high = min(value.range[0], 0.0), max(value.range[1], 0.0)
+    scale = float(np.float32((high - low) / 255.0))
+    return QuantParams((scale,), (max(-128, min(127, round(-128 - low / scale))),))

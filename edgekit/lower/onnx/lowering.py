@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgekit.errors import UnsupportedError, UsageError
-from edgekit.graph.ir import Graph, QuantParams, Value
+from edgekit.graph.ir import Graph, Value
 from edgekit.lower import table
 from edgekit.lower.onnx import (  # noqa: F401 (each fills the lowering table)
     activation,
@@ -159,7 +157,7 @@ def _sizes(ctx: Context, value: Value) -> tuple[int | str | None, ...]:
 def _input(ctx: Context, value: Value, io_dtype: str) -> Tensor:
     """The file's input for a graph input; integers are taken as they are, floats rounded to the grid."""
     if io_dtype == "uint8":
-        quant = value.quant or _input_grid(value)
+        quant = value.quant or constants.input_grid(value)
         form = constants.stored_as(quant, ctx.target)
         if value.quant is None:
             ctx.floats[value] = ctx.dequantized(value.name, quant)
@@ -171,15 +169,6 @@ def _input(ctx: Context, value: Value, io_dtype: str) -> Tensor:
     else:
         ctx.integers[value] = ctx.quantized(value.name, value.quant, f"{value.name}/quantized")
     return Tensor(value.name, _sizes(ctx, value), value.dtype)
-
-
-def _input_grid(value: Value) -> QuantParams:
-    """The calibrated grid of an input that the file computes with in float."""
-    if value.range is None:
-        raise UsageError(f"[target] input {value.name} has no calibrated range for uint8: io_dtype float32")
-    low, high = min(value.range[0], 0.0), max(value.range[1], 0.0)
-    scale = float(np.float32((high - low) / 255.0))
-    return QuantParams((scale,), (max(-128, min(127, round(-128 - low / scale))),))
 
 
 def _output(ctx: Context, value: Value) -> Tensor:

@@ -71,8 +71,11 @@ def _float(target: Target) -> Target:
     return get_target("tflite-float32")
 
 
-def prepare(graph: Graph, target: Target) -> Graph:
-    """A copy of the graph in the float lowering's forms."""
+def prepare(graph: Graph, target: Target, io_dtype: str | None = None) -> Graph:
+    """A copy of the graph in the float lowering's forms.
+
+    `io_dtype` changes nothing here: inputs are float32.
+    """
     return tflite.prepare(graph, _float(target))
 
 

@@ -128,20 +128,23 @@ def read_values(
     """Inner tensors by name over rows of inputs: float32 (N, *the tensor's shape in the file), dequantized.
 
     A float tensor that the file quantizes is read as the integers behind its QuantizeLinear: asking for the
-    float itself would take the operator apart that the runtime fuses.
+    float itself would take the operator apart that the runtime fuses. An input is what it is given.
     """
     model = read_model(file.data, where=file.where)
     asked = _held_as(model, names)
-    probe = ModelFile(
-        file.kind, with_outputs(file.data, [held for held, _ in asked.values()]), b"", file.where
-    )
+    taken = {tensor.name for tensor in model.inputs}
+    wanted = [held for held, _ in asked.values() if held not in taken]
+    probe = ModelFile(file.kind, with_outputs(file.data, wanted), b"", file.where)
     runner = Runner(file)
     session = open_session(probe.data, file.where)
-    wanted = [held for held, _ in asked.values()]
     found: dict[str, list[np.ndarray]] = {name: [] for name in asked}
     for arrays in rows:
-        given = session.run(wanted, runner.feed(arrays))
-        for (name, (held, grid)), array in zip(asked.items(), given, strict=True):
+        given = runner.feed(arrays)
+        held_now = (
+            {**given, **dict(zip(wanted, session.run(wanted, given), strict=True))} if wanted else given
+        )
+        for name, (held, grid) in asked.items():
+            array = held_now[held]
             if grid is None and array.dtype.name in _INTEGERS:
                 grid = grid_of(model, held)
             found[name].append(grid.real(array) if grid else array.astype(np.float32))

@@ -19,6 +19,7 @@ from edgekit.lower.onnx.prepare.keep_pooled_dimensions import keep_pooled_dimens
 from edgekit.lower.onnx.prepare.place_for_onnxruntime import place_for_onnxruntime
 from edgekit.lower.onnx.prepare.place_for_tensorrt import place_for_tensorrt
 from edgekit.lower.onnx.prepare.round_biases import round_biases
+from edgekit.lower.onnx.prepare.take_integers import take_integers
 from edgekit.lower.onnx.prepare.widen_depthwise import widen_depthwise
 from edgekit.targets import Target
 
@@ -38,13 +39,20 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def prepare(graph: Graph, target: Target) -> Graph:
-    """A copy of `graph` in the forms `target` runs best, quantized where its runtime gains by it."""
+def prepare(graph: Graph, target: Target, io_dtype: str | None = None) -> Graph:
+    """A copy of `graph` in the forms `target` runs best, quantized where its runtime gains by it.
+
+    Args:
+        io_dtype: type of the file's inputs, as `lower` is told it: "uint8" puts them on their grid even where
+            the layers that read them compute in float.
+    """
     prepared = graph.copy()
     for run_pass in PASSES:
         run_pass(prepared, target)
         check(prepared)
     prepared.remove_dead()
+    if io_dtype == "uint8":
+        take_integers(prepared)
     return prepared
 
 

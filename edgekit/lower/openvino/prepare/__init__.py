@@ -22,8 +22,11 @@ def passes(target: Target) -> tuple[Pass, ...]:
     return (place_quantization, sum_in_place) if target.quantized else (drop_quantization,)
 
 
-def prepare(graph: Graph, target: Target) -> Graph:
-    """A copy of `graph` in the forms `target` runs best, quantized where that pays."""
+def prepare(graph: Graph, target: Target, io_dtype: str | None = None) -> Graph:
+    """A copy of `graph` in the forms `target` runs best, quantized where that pays.
+
+    `io_dtype` changes nothing here: inputs are float32.
+    """
     prepared = graph.copy()
     prepared.remove_dead()
     for run_pass in passes(target):

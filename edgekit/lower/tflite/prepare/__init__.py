@@ -37,8 +37,11 @@ PASSES: tuple[Pass, ...] = (
 )
 
 
-def prepare(graph: Graph, target: Target) -> Graph:
-    """A copy of `graph` in the forms `target` runs best, with that target's quantization parameters."""
+def prepare(graph: Graph, target: Target, io_dtype: str | None = None) -> Graph:
+    """A copy of `graph` in the forms `target` runs best, with that target's quantization parameters.
+
+    `io_dtype` changes nothing here: every input is on its grid.
+    """
     prepared = graph.copy()
     for run_pass in PASSES:
         run_pass(prepared, target)
