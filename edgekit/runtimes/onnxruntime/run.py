@@ -110,11 +110,15 @@ class Runner:
 
 
 def grid_of(model: OnnxModel, name: str) -> Grid:
-    """Scale and zero point of an integer tensor, from the conversion that writes or reads it."""
-    producer = model.producers().get(name)
+    """Scale and zero point of an integer tensor, from the conversion that writes or reads it.
+
+    An image may be given a fourth channel before it is converted.
+    """
+    producer, readers = model.producers().get(name), model.readers()
     beside = [producer] if producer is not None and producer.op == "QuantizeLinear" else []
-    beside += [node for node in model.readers().get(name, []) if node.op == "DequantizeLinear"]
-    for node in beside:
+    near = readers.get(name, [])
+    near = [*near, *(node for pad in near if pad.op == "Pad" for node in readers.get(pad.outputs[0], []))]
+    for node in [*beside, *(node for node in near if node.op == "DequantizeLinear")]:
         scale, *rest = (model.constants[i].data for i in node.inputs[1:] if i in model.constants)
         if scale is not None and scale.size == 1:
             zero_point = int(rest[0].reshape(-1)[0]) if rest and rest[0] is not None else 0
