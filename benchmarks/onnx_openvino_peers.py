@@ -45,11 +45,13 @@ import runtimes_table
 import seeded
 
 from edgekit import zoo
+from edgekit.device.host import Latency
+from edgekit.device.profiles import QUICK
 from edgekit.errors import EdgekitError
+from edgekit.pipeline.timing import latency
 from edgekit.report.compare import speeds
 from edgekit.runtimes.runtime import settings
 from edgekit.verify.agreement import agreement
-from edgekit.verify.latency import QUICK, Latency, latency
 
 STAGES = ("build", "latency", "quality", "export", "table")
 CALIBRATION_SEED, EVALUATION_SEED = 7, 11

@@ -29,10 +29,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout, whatever is installed
 
 import edgekit
+from edgekit.device.host import machine
+from edgekit.device.profiles import Profile
 from edgekit.files import sha256_file, write_atomic
 from edgekit.history import History, Record
 from edgekit.history.compare import compare, process_medians
-from edgekit.verify.latency import Profile, latency, machine
+from edgekit.pipeline.timing import latency
 
 HERE = Path(__file__).resolve().parent
 PROFILE = Profile("rule", 5, 60, 0.3, 2.0, 10, 0.2)
@@ -103,7 +105,7 @@ def measure(model: Path, digest: str, number: int) -> Record:
         "threads": found.threads,
         "profile": PROFILE.name,
         "power_mode": here["governor"],
-        "harness": {"name": "edgekit.verify.latency", "version": edgekit.__version__},
+        "harness": {"name": "edgekit.pipeline.timing", "version": edgekit.__version__},
         "latency": {
             "p50_ms": figures.p50_ms,
             "p90_ms": figures.p90_ms,

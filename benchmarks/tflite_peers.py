@@ -29,7 +29,8 @@ import numpy as np
 import peers
 import seeded
 
-from edgekit.verify.latency import QUICK, latency
+from edgekit.device.profiles import QUICK
+from edgekit.pipeline.timing import latency
 
 CALIBRATION_SEED, EVALUATION_SEED = 7, 11
 FILES = ("edgekit float", "edgekit int8", "peer float", "peer int8")

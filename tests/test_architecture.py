@@ -89,7 +89,6 @@ ONLY_IN: dict[str, set[str]] = {
     "openvino": {
         "edgekit.lower.openvino",
         "edgekit.runtimes",
-        "edgekit.verify.latency_worker",
         "edgekit.device.harness",
     },
     "nncf": {"edgekit.lower.openvino"},

@@ -7,6 +7,7 @@
     probe/        fingerprint, telemetry, clocks
     kinds         a kind of board is a small file in devices/ (edgekit_devices) that puts these together
     measure       files + a board + a profile -> Result
+    host          files of any runtimes in turns on this machine, as a build measures them
 
 In: model files and a bundle's manifest. Out: result.json with its raw samples. No torch, no graph.
 """

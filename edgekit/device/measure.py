@@ -19,12 +19,21 @@ from typing import Any
 import edgekit
 from edgekit.device import statistics
 from edgekit.device.drift import Evaluation, drift
-from edgekit.device.harness import Board, FileRun, Harness, Runtime, Task, model_files, model_sha256
+from edgekit.device.harness import (
+    Board,
+    FileRun,
+    Harness,
+    Runtime,
+    Task,
+    load_order,
+    model_files,
+    model_sha256,
+)
 from edgekit.device.inventory import Device
 from edgekit.device.kinds import Kind, find_kind
 from edgekit.device.probe import Sample, fingerprint_id, split_facts
 from edgekit.device.probe.telemetry import parse_telemetry
-from edgekit.device.probe.validity import telemetry_reasons
+from edgekit.device.probe.validity import busy_notes, telemetry_reasons
 from edgekit.device.profiles import Profile, find_profile
 from edgekit.device.reservation import bad_reason, record_failure, record_success, reserve
 from edgekit.device.result import INVALID, SCHEMA_VERSION, VALID, Result
@@ -213,9 +222,7 @@ def _measure(request: _Request, board: Board) -> Result:
     for name in ("power_mode", "governor"):
         if facts.get(name) != again.get(name):
             series.reasons.append(f"{name} changed from {facts.get(name)} to {again.get(name)}")
-    load, cores = float(facts.get("load", 0)), int(facts.get("cores", 1))
-    if load > max(0.5, 0.25 * cores):
-        notes.append(f"load {load:g} on {cores} cores when it began: other work ran alongside")
+    notes += busy_notes(float(facts.get("load", 0)), int(facts.get("cores", 1)))
     if device.emulated:
         notes.append("emulated: its latency means nothing")
     rows = {}
@@ -293,13 +300,9 @@ def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _
 
 
 def _parts(task: Task, process: int) -> list[Task]:
-    """Files interleave in one process; sustained, one file at a time: each would heat the others.
-
-    Every other process loads them backwards: what is loaded later lies better in memory.
-    """
+    """Files interleave in one process; sustained, one file at a time: each would heat the others."""
     if not task.profile.sustained:
-        backwards = dict(list(task.files.items())[::-1])
-        return [replace(task, files=backwards) if process % 2 else task]
+        return [replace(task, files=load_order(task.files, process))]
     return [
         Task({name: path}, task.profile, task.threads, task.delegate, task.starts)
         for name, path in task.files.items()

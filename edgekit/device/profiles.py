@@ -26,6 +26,7 @@ class Profile:
 
 QUICK = Profile("quick", 2, 150, 0.0, 1.0, 5, 0.2)
 PUBLISH = Profile("publish", 5, 205, 12.0, 60.0, 10, 1.0)  # 1025 samples and 60 s in 5 processes
+LAYERS = Profile("layers", 2, 100, 0.0, 15.0, 3, 0.1)  # "quick" ends after a few rounds of two dozen files
 SUSTAINED = Profile("sustained", 1, 1, 600.0, 600.0, 0, 0.0)  # no warm-up: the curve begins cold
 PROFILES = {profile.name: profile for profile in (QUICK, PUBLISH, SUSTAINED)}
 

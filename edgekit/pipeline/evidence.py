@@ -18,6 +18,7 @@ import numpy as np
 from edgekit import __version__
 from edgekit.bundle import rejected_name
 from edgekit.data.source import Source
+from edgekit.device.host import machine
 from edgekit.files import write_atomic
 from edgekit.graph.file import graph_hash
 from edgekit.pipeline.bundle import bundle_artifact, without
@@ -32,7 +33,6 @@ from edgekit.runtimes.registry import RUNTIMES
 from edgekit.targets import get_target
 from edgekit.targets.target import OWN
 from edgekit.verify.cost import Cost, cost
-from edgekit.verify.latency import machine
 
 
 def write(facts: Facts, stages: list[dict[str, Any]], out: str | os.PathLike[str]) -> Run:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgekit.data.source import Given, Source
+    from edgekit.device.host import Latency
     from edgekit.graph.ir import Graph
     from edgekit.lower.ports import Ports
     from edgekit.passes import PassRecord
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from edgekit.verify.agreement import Agreement, Divergence
     from edgekit.verify.drift import Drift
     from edgekit.verify.fidelity import Fidelity, FloatFidelity
-    from edgekit.verify.latency import Latency
     from edgekit.verify.layer_times import LayerTimes
     from edgekit.verify.layers import LayerError
     from edgekit.verify.runtime_fidelity import RuntimeFidelity

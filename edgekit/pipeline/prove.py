@@ -6,19 +6,22 @@ Each asks `edgekit.verify` and keeps the answer in the store under what it depen
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgekit.device.host import FileLatency, Latency, machine
+from edgekit.device.profiles import LAYERS
 from edgekit.graph.file import graph_hash
 from edgekit.lower import tflite
 from edgekit.pipeline import answers
 from edgekit.pipeline.job import Agreed, Built, Job
 from edgekit.pipeline.session import Line, Session
 from edgekit.pipeline.threads import workers
+from edgekit.pipeline.timing import latency
 from edgekit.runtimes.audit import audit, delegation
 from edgekit.runtimes.registry import RUNTIMES
 from edgekit.runtimes.runtime import run_model
@@ -41,7 +44,6 @@ from edgekit.verify.fidelity import (
     probe_values,
     read_values,
 )
-from edgekit.verify.latency import FileLatency, Latency, latency, machine
 from edgekit.verify.layer_times import LayerTime, LayerTimes, layer_times
 from edgekit.verify.layers import LayerError, layer_errors
 from edgekit.verify.placed import Placed, placed_codes
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from edgekit.data import ImageSet
     from edgekit.data.arrays import ArrayImages
     from edgekit.pipeline.recipe import Device
+    from edgekit.runtimes.sources import Source
     from edgekit.targets import Target
 
 _PROBED = 4  # images on which every operator is compared
@@ -287,13 +290,17 @@ def timed(session: Session, device: Device, built: list[Built], baselines: dict[
         one.latency = measured
 
 
+def _by_layers(files: Mapping[str, Source], *, threads: int) -> Latency:
+    return latency(files, profile=LAYERS, threads=threads)
+
+
 def timed_by_layer(session: Session, device: Device, one: Built) -> None:
     """Where an int8 artifact's milliseconds go."""
     if device.profile == "off" or one.target.activations != "int8" or not RUNTIMES[one.target.runtime].host:
         return
 
     def make(directory: Path, _line: Line) -> None:
-        found = layer_times(one.file, one.modules, threads=device.threads)
+        found = layer_times(one.file, one.modules, latency=_by_layers, threads=device.threads)
         (directory / "times.json").write_text(json.dumps(asdict(found)))
 
     key = {

@@ -118,7 +118,10 @@ class Verify(Limits):
 
 @dataclass(frozen=True)
 class Device:
-    """Where latency is measured. profile "publish": at least 5 fresh processes and 1,000 samples."""
+    """Where latency is measured: names is ("host",), this machine.
+
+    profile "publish": at least 5 fresh processes and 1,000 samples.
+    """
 
     names: tuple[str, ...] = ("host",)
     profile: Literal["quick", "publish", "off"] = "quick"
@@ -220,6 +223,11 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
             raise UsageError(f"{where}: [data] {name} = {count}: at least 1 image")
     if recipe.device.threads < 1:
         raise UsageError(f"{where}: [device] threads = {recipe.device.threads}: at least 1")
+    if recipe.device.names != ("host",):
+        raise UsageError(
+            f"{where}: [device] names = {list(recipe.device.names)}: a build measures on this machine, "
+            '["host"]; `edgekit bench OUT --device NAME` measures what it built on a board'
+        )
     if recipe.machine.jobs is not None and recipe.machine.jobs < 1:
         raise UsageError(f"{where}: [machine] jobs = {recipe.machine.jobs}: at least 1")
     return recipe

@@ -1,6 +1,6 @@
 """The proofs: what a file is, where it runs, whether it computes the graph, and what that costs.
 
-One module a question; nothing is imported here, so that a fresh latency process stays small.
+One module a question. How long a file takes is asked of a device: edgekit.device, the host like any board.
 
     runtime        images in, logits out, for .tflite, .onnx and .xml       (one face, three runtimes)
     audit          what is executed: operators, types, bytes, MACs          (from the file or its runtime)
@@ -11,7 +11,6 @@ One module a question; nothing is imported here, so that a fresh latency process
     agreement      whether artifacts answer alike, and where they part      (runtime against runtime)
     layers         which layer's error reaches the outputs                  (runtime against float)
     drift          what the difference costs in answers                     (float logits against int8 logits)
-    latency        how long it takes, beside the float file                 (fresh processes)
     layer_times    where the milliseconds go                                (prefixes, profilers)
     cost           parameters, MACs, traffic, peak memory                   (from the graph alone)
     gates          all of that against thresholds

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.runtimes.audit import Audit, Delegation
 from edgekit.runtimes.tensorflow.run import TensorflowCheck
@@ -19,9 +19,11 @@ from edgekit.targets.words import Words
 from edgekit.verify.agreement import Agreement, Divergence
 from edgekit.verify.drift import Drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity
-from edgekit.verify.latency import Latency
 from edgekit.verify.layers import LayerError
 from edgekit.verify.runtime_fidelity import RuntimeFidelity
+
+if TYPE_CHECKING:
+    from edgekit.device.host import Latency
 
 _RELATIVE = 1e-4  # of a float output, between two interpreters
 

@@ -1,7 +1,7 @@
 """Where a file's milliseconds go: a model file -> LayerTimes, one row for every part that can be timed alone.
 
 The file of a runtime that hides its operators is cut after the k-th one, for some two dozen k, and the
-prefixes are timed as `latency` times files: in fresh processes, in turns. The time of the operators between
+prefixes are timed as files are: in fresh processes, in turns. The time of the operators between
 two cuts is the median, over rounds, of the difference of the two neighbours, which ran right after one
 another: what disturbs the machine meanwhile mostly hits both.
 
@@ -17,19 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from edgekit.runtimes.audit import OpRecord, audit
 from edgekit.runtimes.sources import Source, open_source
 from edgekit.runtimes.times import Prefixes, times
-from edgekit.verify.latency import Profile, latency
+
+if TYPE_CHECKING:
+    from edgekit.device.host import Latency
 
 CUTS = 24
-LAYERS = Profile(
-    "layers", 2, 100, 0.0, 15.0, 3, 0.1
-)  # "quick" would end after a few rounds of two dozen files
+
+
+class Measure(Protocol):
+    """Files in turns, in fresh processes, as `edgekit.pipeline.timing.latency` measures them."""
+
+    def __call__(self, files: Mapping[str, Source], *, threads: int) -> Latency: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def layer_times(
     source: Source,
     modules: Mapping[str, str] | None = None,
     *,
-    profile: str | Profile = LAYERS,
+    latency: Measure,
     threads: int = 1,
     cuts: int = CUTS,
 ) -> LayerTimes:
@@ -74,7 +79,7 @@ def layer_times(
 
     Args:
         modules: module path for each tensor or operator name, as in `audit`.
-        profile: as in `latency`; more samples make short operators visible.
+        latency: what measures; more samples make short operators visible.
         cuts: parts of a .tflite file; its number of operators at most. The others give one row an operator.
     Raises: ArtifactError for a file that does not run.
     """
@@ -82,18 +87,16 @@ def layer_times(
     rows = audit(file.files, modules).ops
     timed = times(file, threads, cuts)
     if isinstance(timed, Prefixes):
-        return _by_prefixes(timed, rows, profile, threads)
-    whole = latency({"whole": file.files}, profile=profile, threads=threads)
+        return _by_prefixes(timed, rows, latency, threads)
+    whole = latency({"whole": file.files}, threads=threads)
     groups = [((index,), milliseconds) for index, milliseconds in timed.operators]
     return _scaled(groups, rows, whole.files["whole"].p50_ms, "profiler", whole.runtime, whole.profile)
 
 
-def _by_prefixes(
-    cut: Prefixes, rows: tuple[OpRecord, ...], profile: str | Profile, threads: int
-) -> LayerTimes:
+def _by_prefixes(cut: Prefixes, rows: tuple[OpRecord, ...], latency: Measure, threads: int) -> LayerTimes:
     points = cut.kept
     files: dict[str, Source] = {str(k): data for k, data in zip(points, cut.files, strict=True)}
-    found = latency(files, profile=profile, threads=threads)
+    found = latency(files, threads=threads)
     rounds = [np.stack(runs) for runs in zip(*(found.samples_ns[str(k)] for k in points), strict=True)]
     steps = np.median(np.concatenate([np.diff(run, axis=0, prepend=0) for run in rounds], axis=1), axis=1)
     starts = [0, *points[:-1]]

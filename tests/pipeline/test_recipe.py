@@ -35,6 +35,7 @@ def test_to_dict_reads_back_the_same():
         ({"model": "m", "data": {"calibration": True}}, "int expected"),
         ({"model": "m", "data": {"evaluation": 0}}, "at least 1 image"),
         ({"model": "m", "device": {"threads": 0}}, "at least 1"),
+        ({"model": "m", "device": {"names": ["pi5"]}}, "a build measures on this machine"),
         ({"model": "m", "machine": {"jobs": 0}}, "[machine] jobs = 0: at least 1"),
         ({"model": "m", "target": {"names": "tflite-int8"}}, "a list of names"),
         ({"model": "m", "target": {"names": []}}, "name at least one"),

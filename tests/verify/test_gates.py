@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from tflite_files import small_net
 
+from edgekit.device.host import FileLatency, Latency
 from edgekit.runtimes.audit import audit, delegation
 from edgekit.targets import TARGETS, Promises, get_target
 from edgekit.targets.promises import THRESHOLDS
 from edgekit.verify.drift import drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity, OpFidelity
 from edgekit.verify.gates import Evidence, judge
-from edgekit.verify.latency import FileLatency, Latency
 from edgekit.verify.layers import LayerError
 
 LAYER = LayerError("conv2d", "features.2.conv", "features.2", 12.0, 10.0, 14.0, 0.41)

@@ -12,10 +12,12 @@ import pytest
 from onnx_files import float_onnx, int8_onnx, openvino_files
 from tflite_files import small_net
 
-import edgekit.verify.latency as module
+from edgekit.device import harness, host
+from edgekit.device.profiles import PUBLISH, Profile
 from edgekit.errors import ArtifactError, UsageError
+from edgekit.pipeline import timing
+from edgekit.pipeline.timing import latency
 from edgekit.runtimes.runtime import settings
-from edgekit.verify.latency import PUBLISH, Profile, latency
 
 TINY = Profile("tiny", 2, 12, 0.0, 5.0, 2, 0.0)
 
@@ -37,13 +39,13 @@ def test_every_sample_is_kept(measured):
 
 
 def test_every_other_process_loads_the_files_backwards(monkeypatch):
-    orders, measure = [], module._fresh_process
+    orders, measure = [], host._fresh_process
 
     def watched(job):
         orders.append(list(job["files"]))
         return measure(job)
 
-    monkeypatch.setattr(module, "_fresh_process", watched)
+    monkeypatch.setattr(host, "_fresh_process", watched)
     found = latency({"float": small_net("builtin"), "int8": small_net("table")}, profile=TINY)
     assert orders == [["float", "int8"], ["int8", "float"]]
     assert {name: len(runs) for name, runs in found.samples_ns.items()} == {"float": 2, "int8": 2}
@@ -71,7 +73,7 @@ def test_what_is_published_has_enough_samples():
 
 
 def test_the_worker_needs_neither_torch_nor_edgekit():
-    worker = Path(module.__file__).with_name("latency_worker.py")
+    worker = Path(harness.__file__).with_name("runner.py")
     probe = (
         f"import sys, runpy; runpy.run_path({str(worker)!r}); "
         "print('torch' in sys.modules, 'edgekit' in sys.modules)"
@@ -105,13 +107,13 @@ def test_kinds_are_mixed_in_one_measurement():
 
 def test_runtimes_that_are_not_needed_are_not_imported(tmp_path):
     (tmp_path / "a.tflite").write_bytes(small_net())
-    asked = {"path": str(tmp_path / "a.tflite"), "kind": "tflite", "settings": settings("tflite")}
+    asked = {"path": str(tmp_path / "a.tflite"), "runtime": "litert", "delegate": "xnnpack"}
     job = {"files": {"a": asked}, "seed": 0, "samples": 1, "seconds": 0, "max_seconds": 1, "warmup": 1}
     job |= {"warmup_seconds": 0, "threads": 1}
-    worker = Path(module.__file__).with_name("latency_worker.py")
+    worker = Path(harness.__file__).with_name("runner.py")
     probe = (
         f"import json, sys, runpy; space = runpy.run_path({str(worker)!r}); "
-        f"space['measure'](json.loads({json.dumps(json.dumps(job))})); "
+        f"space['measure'](None, json.loads({json.dumps(json.dumps(job))})); "
         "print(sorted({'onnxruntime', 'openvino', 'torch', 'edgekit'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
@@ -119,13 +121,13 @@ def test_runtimes_that_are_not_needed_are_not_imported(tmp_path):
 
 
 def test_a_delegate_that_comes_and_goes_is_refused(monkeypatch):
-    monkeypatch.setattr(module, "partitions", lambda file, threads: 9)
+    monkeypatch.setattr(timing, "partitions", lambda file, threads: 9)
     with pytest.raises(ArtifactError, match="1 delegate partitions in a fresh process, 9 in this one"):
         latency({"int8": small_net()}, profile=TINY)
 
 
 def test_a_dead_worker_is_one_line(monkeypatch):
-    monkeypatch.setattr(module.sys, "executable", "/bin/false")
+    monkeypatch.setattr(host.sys, "executable", "/bin/false")
     with pytest.raises(ArtifactError, match="the measuring process ended with 1"):
         latency({"int8": small_net()}, profile=TINY)
 

@@ -9,15 +9,22 @@ import pytest
 from onnx_files import float_onnx, int8_onnx, openvino_files
 from tflite_files import small_net
 
+from edgekit.device.profiles import Profile
 from edgekit.lower.tflite.expose import prefix
 from edgekit.lower.tflite.reader import read_model
+from edgekit.pipeline.timing import latency
 from edgekit.runtimes.audit import audit
 from edgekit.runtimes.litert.times import cut_points
 from edgekit.runtimes.runtime import read_values, run_model
-from edgekit.verify.latency import Profile
 from edgekit.verify.layer_times import layer_times
 
 TINY = Profile("tiny", 2, 12, 0.0, 5.0, 2, 0.0)
+
+
+def tiny(files, *, threads):
+    return latency(files, profile=TINY, threads=threads)
+
+
 FILES = {
     "tflite": lambda: small_net("table"),
     "onnx": int8_onnx,
@@ -30,7 +37,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_rows_cover_every_operator_and_add_up_to_the_whole(name):
     file = FILES[name]()
-    found = layer_times(file, {"features.0": "stem", "features.0/Conv": "stem"}, profile=TINY)
+    found = layer_times(file, {"features.0": "stem", "features.0/Conv": "stem"}, latency=tiny)
     assert [i for row in found.rows for i in row.operators] == list(range(len(audit(file).ops)))
     assert found.total_ms > 0 and all(row.ms >= 0 for row in found.rows)
     assert sum(row.ms for row in found.rows) == pytest.approx(found.total_ms)
@@ -43,7 +50,7 @@ def test_rows_cover_every_operator_and_add_up_to_the_whole(name):
 
 
 def test_a_folded_chain_is_one_row():
-    found = layer_times(small_net("table"), profile=TINY)
+    found = layer_times(small_net("table"), latency=tiny)
     assert [row.ops for row in found.rows] == [
         ("CONV_2D",),
         ("DEQUANTIZE", "HARD_SWISH", "QUANTIZE"),

@@ -16,8 +16,6 @@ from edgekit.runtimes.runtime import run_model, settings
 from edgekit.runtimes.sources import Slot, kind_of, open_source
 from edgekit.runtimes.times import Prefixes, Profiled
 from edgekit.targets import TARGETS
-from edgekit.verify import layer_times as layer_times_module
-from edgekit.verify.latency import Profile
 from edgekit.verify.layer_times import layer_times
 
 PACKAGE = Path(__file__).parents[2] / "edgekit"
@@ -68,7 +66,7 @@ def abacus(monkeypatch):
     return parts
 
 
-def test_a_folder_and_an_entry_make_a_runtime(abacus, tmp_path, monkeypatch):
+def test_a_folder_and_an_entry_make_a_runtime(abacus, tmp_path):
     path = tmp_path / "model.beads"
     path.write_bytes(b"BEADS")
     path.with_suffix(".wires").write_bytes(b"7")
@@ -81,21 +79,19 @@ def test_a_folder_and_an_entry_make_a_runtime(abacus, tmp_path, monkeypatch):
     assert [str(op) for op in delegation(path).undelegated_ops] == ["FLICK at frame"]
 
     timed = SimpleNamespace(runtime="abacus 1", profile="quick", files={"whole": SimpleNamespace(p50_ms=8.0)})
-    monkeypatch.setattr(layer_times_module, "latency", lambda files, **options: timed)
-    found = layer_times(path)
+    found = layer_times(path, latency=lambda files, **options: timed)
     assert found.method == "profiler" and [row.ms for row in found.rows] == [2.0, 6.0]
 
 
-def test_a_runtime_that_hides_its_operators_is_cut(abacus, monkeypatch):
+def test_a_runtime_that_hides_its_operators_is_cut(abacus):
     abacus["times"].times = lambda file, threads, cuts: Prefixes((1, 2), (b"BEADS1", b"BEADS2"))
 
     samples = {"1": [np.full(4, 2_000_000)], "2": [np.full(4, 5_000_000)]}
     timed = SimpleNamespace(
         runtime="abacus 1", profile="quick", samples_ns=samples, files={"2": SimpleNamespace(p50_ms=5.0)}
     )
-    monkeypatch.setattr(layer_times_module, "latency", lambda files, **options: timed)
     files = {"model.beads": b"BEADS", "model.wires": b"1"}
-    found = layer_times(files, profile=Profile("none", 1, 1, 0.0, 0.0, 1, 0.0))
+    found = layer_times(files, latency=lambda files, **options: timed)
     assert found.method == "prefixes" and [row.ms for row in found.rows] == [2.0, 3.0]
 
 
@@ -113,7 +109,6 @@ NAMES_IT = {
     "device/harness": "boards have scripts and tools of their own",
     "pipeline/pipeline.py": "NNCF writes its files",
     "pipeline/versions.py": "packages whose versions a result depends on",
-    "verify/latency_worker.py": "a process that loads one runtime and nothing else of edgekit",
 }
 
 

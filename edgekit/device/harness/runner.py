@@ -3,12 +3,17 @@
     python3 runner.py JOB      prints one JSON object as its last line
 
 JOB: {"mode", "runtime", "files": {name: path}, "threads", "delegate", "seed", ...}
-with runtime "litert", "onnxruntime" or "openvino", and as mode
+with runtime "litert", "onnxruntime" or "openvino", for all files or for one, where "files" has {"path",
+"runtime", "delegate", "properties"} in place of a path; properties: of OpenVINO's compile_model, instead of
+ours. As mode
     check      versions of Python, numpy and the runtime; with "delegate", whether it can be had
     measure    raw nanoseconds of every file in turns (A B, B A): "samples", "seconds", "max_seconds",
                "warmup", "warmup_seconds"; with "starts", when each sample began
     memory     peak memory of one file in this fresh process, above what the runtime itself takes
     outputs    {"inputs": X.npz, "outputs": Y.npz}: arrays "0", "1", ... (N, ...) through one file, bit by bit
+
+A runtime is called with its input in place and its output left where it is: what is timed is the network. The
+pools of several files share the process, so none of them spins or is pinned to a core.
 """
 
 # ruff: noqa: B905, RUF012 (Python 3.7 has no zip(strict=) and needs no ClassVar)
@@ -45,7 +50,7 @@ class LiteRT:
         if delegate not in ("xnnpack", "none", "reference"):
             self.module.load_delegate(delegate)
 
-    def open(self, path, threads, delegate):
+    def open(self, path, threads, delegate, properties):
         options = {"model_path": path, "num_threads": threads}
         kinds = self.module.OpResolverType
         if delegate == "none":
@@ -105,21 +110,26 @@ class OnnxRuntime:
         if self.PROVIDERS[delegate] not in self.module.get_available_providers():
             raise OSError("this onnxruntime has no " + self.PROVIDERS[delegate])
 
-    def open(self, path, threads, delegate):
+    def open(self, path, threads, delegate, properties):
         options = self.module.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.need(delegate)
         provider = self.PROVIDERS[delegate]
         chosen = [provider] if delegate == "cpu" else [provider, self.PROVIDERS["cpu"]]
-        return OnnxModel(self.module.InferenceSession(path, options, providers=chosen), self.PROVIDERS)
+        session = self.module.InferenceSession(path, options, providers=chosen)
+        return OnnxModel(session, self.PROVIDERS, delegate in ("cpu", "xnnpack"))
 
 
 class OnnxModel:
     DTYPES = {"float": "float32", "float16": "float16", "double": "float64"}
 
-    def __init__(self, session, providers):
+    def __init__(self, session, providers, in_place):
+        """in_place: tensors of the processor stay where they are; others are copied with every run."""
         self.session = session
+        self._binding = session.io_binding() if in_place else None
         self._names = [i.name for i in session.get_inputs()]
         self.inputs = []
         for i in session.get_inputs():
@@ -132,12 +142,22 @@ class OnnxModel:
 
     def set(self, arrays):
         self._feed = dict(zip(self._names, arrays))
+        if self._binding is not None:
+            self._binding.clear_binding_inputs()
+            self._binding.clear_binding_outputs()
+            for name, array in self._feed.items():
+                self._binding.bind_cpu_input(name, array)
+            for output in self.session.get_outputs():
+                self._binding.bind_output(output.name)
 
     def run(self):
-        self._results = self.session.run(None, self._feed)
+        if self._binding is not None:
+            self.session.run_with_iobinding(self._binding)
+        else:
+            self._results = self.session.run(None, self._feed)
 
     def get(self):
-        return self._results
+        return self._binding.copy_outputs_to_cpu() if self._binding is not None else self._results
 
     def proof(self):
         """The provider the session really has; how many parts it took is not told."""
@@ -162,7 +182,7 @@ class OpenVino:
         if delegate not in self.devices:
             raise OSError("this openvino has no " + delegate)
 
-    def open(self, path, threads, delegate):
+    def open(self, path, threads, delegate, properties):
         """The precision is stated: where the CPU has bfloat16 or float16 it would be the default."""
         self.need(delegate)
         settings = {
@@ -171,6 +191,7 @@ class OpenVino:
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,
         }
+        settings.update(properties)
         return OpenVinoModel(self.module, self.core.compile_model(path, delegate, settings))
 
 
@@ -209,13 +230,13 @@ def version_of(package):
     return version(package)
 
 
-def load(runtime, path, job):
+def load(runtime, asked, job):
     """Open a file, fill its inputs with seeded values, time initialisation and the first inference."""
     import numpy as np
 
     clock = time.perf_counter_ns
     start = clock()
-    model = runtime.open(path, job["threads"], job["delegate"])
+    model = runtime.open(asked["path"], job["threads"], asked["delegate"], asked["properties"])
     init_ns = clock() - start
     rng = np.random.RandomState(job["seed"])
     arrays = []
@@ -238,11 +259,23 @@ def goes_on(rounds, elapsed, job, wanted, seconds):
     return rounds < wanted or elapsed < seconds
 
 
+def files_of(job):
+    """Name -> what is asked of each file; a path alone takes the job's runtime and delegate."""
+    asked = {}
+    for name, told in job["files"].items():
+        asked[name] = {"runtime": job.get("runtime"), "delegate": job.get("delegate"), "properties": {}}
+        asked[name].update(told if isinstance(told, dict) else {"path": told})
+    return asked
+
+
 def measure(runtime, job):
     clock = time.perf_counter_ns
     files, models = {}, {}
-    for name, path in job["files"].items():
-        models[name], files[name] = load(runtime, path, job)
+    opened: dict = {job.get("runtime"): runtime}
+    for name, asked in files_of(job).items():
+        if asked["runtime"] not in opened:
+            opened[asked["runtime"]] = RUNTIMES[asked["runtime"]]()
+        models[name], files[name] = load(opened[asked["runtime"]], asked, job)
         files[name].update(models[name].proof())
     start, rounds = clock(), 0
     while goes_on(rounds, (clock() - start) / 1e9, job, job["warmup"], job["warmup_seconds"]):
@@ -280,11 +313,11 @@ def seconds_since_boot():
 
 
 def memory(runtime, job):
-    (path,) = job["files"].values()
+    (asked,) = files_of(job).values()
     import numpy  # noqa: F401 (the runtime needs it: not the model's)
 
     before = status("VmRSS")
-    load(runtime, path, job)
+    load(runtime, asked, job)
     peak = status("VmHWM")
     if before is None or peak is None:
         return {"peak_bytes": None, "method": "this system has no /proc/self/status"}
@@ -306,8 +339,8 @@ def status(field):
 def outputs(runtime, job):
     import numpy as np
 
-    (path,) = job["files"].values()
-    model = runtime.open(path, job["threads"], job["delegate"])
+    (asked,) = files_of(job).values()
+    model = runtime.open(asked["path"], job["threads"], asked["delegate"], asked["properties"])
     with np.load(job["inputs"], allow_pickle=False) as given:
         inputs = [given[str(i)] for i in range(len(model.inputs))]
     rows = []
@@ -331,14 +364,17 @@ def check(runtime, job):
     return {"numpy": numpy.__version__}
 
 
+RUNTIMES: dict = {"litert": LiteRT, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
+
+
 def main():
     job = json.loads(sys.argv[1])
-    runtimes: dict = {"litert": LiteRT, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
-    runtime = runtimes[job["runtime"]]()
+    runtime = RUNTIMES[job["runtime"]]() if "runtime" in job else None
     mode = {"check": check, "measure": measure, "memory": memory, "outputs": outputs}[job["mode"]]
     result = mode(runtime, job)
-    result["runtime"] = runtime.name
-    result["version"] = runtime.version()
+    if runtime is not None:
+        result["runtime"] = runtime.name
+        result["version"] = runtime.version()
     result["python"] = platform.python_version()
     sys.stderr.flush()
     sys.stdout.write("\n" + json.dumps(result) + "\n")

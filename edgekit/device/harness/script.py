@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.device.harness import SEED, Board, FileRun, Harness, Memory, Outputs, Runtime, Task, failed
+from edgekit.device.profiles import Profile
 from edgekit.errors import DeviceJobError, InfrastructureError, InvalidMeasurementError
 
 _CHECK_S = 120.0
@@ -34,23 +35,8 @@ class ScriptHarness(Harness):
         return Runtime(found["runtime"], found["version"], found["python"])
 
     def measure(self, board: Board, task: Task) -> dict[str, FileRun]:
-        plan = task.profile
-        found = self._call(
-            board,
-            {
-                "mode": "measure",
-                "files": dict(task.files),
-                "samples": plan.samples,
-                "seconds": plan.seconds,
-                "max_seconds": plan.max_seconds,
-                "warmup": plan.warmup,
-                "warmup_seconds": plan.warmup_seconds,
-                "starts": task.starts,
-                **_common(task),
-            },
-            None,
-        )
-        return {name: _file_run(entry, found) for name, entry in found["files"].items()}
+        job = {"files": dict(task.files), "starts": task.starts, **_common(task)}
+        return file_runs(self._call(board, measuring(task.profile) | job, None))
 
     def memory(self, board: Board, path: str, task: Task) -> Memory:
         found = self._call(board, {"mode": "memory", "files": {"model": path}, **_common(task)}, None)
@@ -102,6 +88,17 @@ class ScriptHarness(Harness):
         return found
 
 
+def measuring(profile: Profile) -> dict[str, Any]:
+    """What the script is told of a profile, for one process."""
+    taken = ("samples", "seconds", "max_seconds", "warmup", "warmup_seconds")
+    return {"mode": "measure", **{name: getattr(profile, name) for name in taken}}
+
+
+def file_runs(found: Mapping[str, Any]) -> dict[str, FileRun]:
+    """The script's answer to mode "measure" by file."""
+    return {name: _file_run(entry, found) for name, entry in found["files"].items()}
+
+
 def _common(task: Task) -> dict[str, Any]:
     return {"threads": task.threads, "delegate": task.delegate, "seed": SEED}
 
@@ -129,3 +126,4 @@ ONNXRUNTIME = ScriptHarness(
     "onnxruntime", (".onnx",), ("cpu", "xnnpack", "cuda", "tensorrt"), "numpy and onnxruntime"
 )
 OPENVINO = ScriptHarness("openvino", (".xml",), ("CPU",), "numpy and openvino 2023.2 or later")
+SCRIPTS = (LITERT, ONNXRUNTIME, OPENVINO)

@@ -35,3 +35,10 @@ def telemetry_reasons(
     if max_temperature_c is not None and hottest is not None and hottest > max_temperature_c:
         reasons.append(f"{hottest:.1f} C, above the limit of {max_temperature_c:g} C")
     return list(dict.fromkeys(reasons))
+
+
+def busy_notes(load: float, cores: int) -> list[str]:
+    """What is said beside figures that were taken while something else ran."""
+    if load <= max(0.5, 0.25 * cores):
+        return []
+    return [f"load {load:g} on {cores} cores when it began: other work ran alongside"]
