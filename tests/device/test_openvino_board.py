@@ -113,7 +113,7 @@ def test_answers_are_those_of_openvino_itself(bundles: dict[str, Path], name: st
     runner = Runner(open_source(bundles[name]))
     with np.load(into) as content:
         for ours, image in zip(content["0"], images, strict=True):
-            assert ours.tobytes() == runner.raw([image[0]])[1][0].tobytes()
+            assert ours.tobytes() == runner.raw([image])[1][0].tobytes()
 
 
 def test_two_files_that_differ_in_their_weights_alone(bundles: dict[str, Path], tmp_path: Path) -> None:
