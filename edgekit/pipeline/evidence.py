@@ -212,7 +212,9 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         content["quantizer"] = one.quantizer
     if one.drift is not None:
         content["drift"] = without(one.drift.as_dict(), "flipped") | {"flipped": len(one.drift.flipped)}
-        content["drift"]["max_drop_points"] = percent(promises_of(facts.recipe, one.target).max_top1_drop)
+        promises = promises_of(facts.recipe, one.target)
+        content["drift"]["max_drop_points"] = percent(promises.max_top1_drop)
+        content["drift"]["min_images"] = promises.min_images
         content["flipped"] = _flipped(facts, one)
     if one.latency is not None:
         base = one.target.baseline

@@ -59,7 +59,12 @@ def _between(recipe: Recipe, *targets: str) -> Promises:
     own = [promises_of(recipe, get_target(target)) for target in targets]
     least = max((p.min_pairwise_agreement for p in own if p.min_pairwise_agreement is not None), default=None)
     off = any(name in p.remarks for p in own)
-    return Promises(min_pairwise_agreement=None if off else least, remarks=frozenset({name} if off else ()))
+    counts = [p.min_images for p in own]
+    return Promises(
+        min_pairwise_agreement=None if off else least,
+        min_images=None if None in counts else max(count for count in counts if count is not None),
+        remarks=frozenset({name} if off else ()),
+    )
 
 
 def percent(share: float | None) -> float | None:

@@ -93,6 +93,7 @@ class Limits:
     min_int8_macs_share: float | Off | None = None
     max_size_bytes: int | Off | None = None
     max_latency_ratio: float | Off | None = None
+    min_images: int | Off | None = None
 
     def asked(self) -> dict[str, float | str]:
         """The thresholds that are given."""

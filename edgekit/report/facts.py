@@ -47,7 +47,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`ok` is None when nothing was proven: no gate ran, or the weights are untrained."""
+    """`ok` is None when nothing was proven: no gate ran, untrained weights, or too few images."""
 
     ok: bool | None
     word: str
@@ -97,7 +97,18 @@ def verdict(report: dict[str, Any], target: str | None = None) -> Verdict:
     if untrained(report):
         said = f"{passed} Nothing here says that the answers are right."
         return Verdict(None, "Passed, but untrained", said)
+    few = [d for d in _drifts(report, target) if d.get("n", 0) < (d.get("min_images") or 0)]
+    if few:
+        count, least = units.plural(few[0]["n"], "evaluation image"), few[0]["min_images"]
+        said = f"{passed} {count} cannot tell how good the answers are: at least {least}."
+        return Verdict(None, "Passed, but on too few images", said)
     return Verdict(True, "Ready to ship", passed)
+
+
+def _drifts(report: dict[str, Any], target: str | None) -> list[dict[str, Any]]:
+    artifacts = report["artifacts"].items()
+    found = [a.get("drift") for name, a in artifacts if target in (None, name)]
+    return [drift for drift in found if drift]
 
 
 def tally(value: int | Sequence[Any] | None) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 OFF = "off"
+MIN_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Promises:
     max_partitions, max_undelegated, max_transposes: counts, read from the runtime and the file.
     min_int8_share, min_int8_macs_share: of operators and of MACs that compute in int8, read from the file.
     max_size_bytes: of the model file. max_latency_ratio: p50 of the artifact over p50 of its float baseline.
+    min_images: fewest evaluation images on which answers are judged. On fewer one answer more or less decides
+        by itself (on 32 it is 3 points), and what was found is a remark; None judges on any number.
     remarks: names of thresholds that were switched off: what they ask is found and shown, and not judged.
     """
 
@@ -40,6 +43,7 @@ class Promises:
     min_int8_macs_share: float | None = None
     max_size_bytes: int | None = None
     max_latency_ratio: float | None = None
+    min_images: int | None = MIN_IMAGES
     remarks: frozenset[str] = frozenset()
 
     def overridden(self, asked: Mapping[str, float | str]) -> Promises:

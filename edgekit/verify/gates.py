@@ -89,15 +89,24 @@ def judge(evidence: Evidence, promises: Promises) -> list[Gate]:
 class _Row:
     """One gate in the making: the thresholds it stands on, and whether it is judged by them."""
 
-    def __init__(self, promises: Promises, *thresholds: str, elsewhere: str = "") -> None:
+    def __init__(
+        self, promises: Promises, *thresholds: str, elsewhere: str = "", images: int | None = None
+    ) -> None:
         self.asked = promises.judges(*thresholds)
-        self.elsewhere = elsewhere
+        least = promises.min_images
+        few = images is not None and least is not None and images < least
+        self.judged = bool(self.asked) and not elsewhere and not few
         off = [name for name in thresholds if name in promises.remarks]
-        self.why = f"{elsewhere} decides this where it runs" if elsewhere else f"{', '.join(off)} is off"
+        if elsewhere:
+            self.why = f"{elsewhere} decides this where it runs"
+        elif few and self.asked:
+            self.why = f"{images} images are too few to judge by, at least {least}"
+        else:
+            self.why = f"{', '.join(off)} is off"
 
     def gate(self, name: str, ok: bool, found: str, limit: str = "", where: str = "", hint: str = "") -> Gate:
         """`found`, then `limit` where the gate is judged by one, then `where`."""
-        if not self.asked or self.elsewhere:
+        if not self.judged:
             return Gate(name, True, f"{found}{where}; not judged: {self.why}", judged=False)
         return Gate(name, ok, f"{found}{limit}{where}", "" if ok else hint)
 
@@ -136,10 +145,10 @@ def _drift(evidence: Evidence, promises: Promises) -> list[Gate]:
     culprits = ", ".join(str(layer) for layer in list(evidence.layers)[:3])
     where = f"; the error comes from {culprits}" if culprits else ""
     cures = f"more calibration images, the thorough profile, or {evidence.words.gentler}"
-    row = _Row(promises, "max_top1_drop")
+    row = _Row(promises, "max_top1_drop", images=found.n)
     if row.asked is not None and found.metric == "top1":
         gates.append(_drop_gate(row, found, promises, where, cures))
-    row, least = _Row(promises, "min_agreement"), promises.min_agreement
+    row, least = _Row(promises, "min_agreement", images=found.n), promises.min_agreement
     if row.asked is not None:
         ok = least is None or found.agreement >= 100 * least
         said = f"{found.agreement:.2f} % of {found.n} answers agree"
@@ -270,7 +279,7 @@ def _tensorflow(evidence: Evidence, promises: Promises) -> Gate | None:
 def _pairwise(evidence: Evidence, promises: Promises) -> list[Gate]:
     """One gate a pair, named after it."""
     found, least = evidence.pairwise, promises.min_pairwise_agreement
-    row, gates = _Row(promises, "min_pairwise_agreement"), []
+    row, gates = _Row(promises, "min_pairwise_agreement", images=found.n if found else None), []
     for pair in found.pairs if found is not None and row.asked is not None else ():
         assert found is not None
         ok = least is None or pair.agreement >= 100 * least

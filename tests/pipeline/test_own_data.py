@@ -138,3 +138,35 @@ def test_names_from_python_reach_a_model_named_by_a_string(cache, folder, tmp_pa
             data={"source": f"imagefolder:{folder}"},
             device={"profile": "off"},
         )
+
+
+@pytest.mark.parametrize(("asked", "least"), [(1, None), (31, None), (32, None), (8, 8)])
+def test_a_verdict_on_too_few_images_is_none(edgekit, cache, tmp_path, asked, least):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in NAMES:
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(12):
+                pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(f'model = "{NET}"\n[verify]\nmax_top1_drop = 1.0\n')
+    if least is not None:
+        recipe.write_text(recipe.read_text() + f"min_images = {least}\n")
+    out = tmp_path / "out"
+    code, text, err = edgekit(
+        "build", "--recipe", recipe, "--data", f"imagefolder:{tmp_path}", "--out", out,
+        "--profile", "fast", "--latency", "off", "--calibration", 1, "--evaluation", asked,
+    )  # fmt: skip
+    assert code == 0, err
+    report = _report(out)
+    drift = next(gate for gate in report["gates"] if gate["name"] == "drift")
+    assert report["provenance"]["data"]["n_evaluation"] == asked
+    assert drift["judged"] == (asked >= (least or 32))
+    if drift["judged"]:
+        assert "Ready to ship" in text
+    else:
+        assert "too few to judge by, at least 32" in drift["detail"]
+        assert "Ready to ship" not in text
+        assert "Passed, but on too few images" in text
+        assert "cannot tell how good the answers are" in (out / "report.md").read_text()
