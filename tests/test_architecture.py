@@ -52,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.bundle": {"edgekit.errors", "edgekit.files"},
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.files"},
     # a slice of the evaluation set as a model's input tensors
-    "edgekit.device.evaluation": {"edgekit.errors", "edgekit.device", "edgekit.data"},
+    "edgekit.device.evaluation": {"edgekit.errors", "edgekit.device", "edgekit.data", "edgekit.bundle"},
     "edgekit.farm": {
         "edgekit.errors",
         "edgekit.bundle",

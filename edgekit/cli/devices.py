@@ -269,7 +269,7 @@ def _evaluation(model: Model, count: int) -> Evaluation | None:
     if model.bundle is None or not count:
         return None
     manifest = read_manifest(model.bundle)
-    return slice_evaluation(manifest, count) or golden_evaluation(model.bundle)
+    return slice_evaluation(manifest, count, Path(model.bundle)) or golden_evaluation(model.bundle)
 
 
 def _print_outcome(outcome: Outcome) -> None:

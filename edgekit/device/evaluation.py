@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.data import Preprocessing, open_images
+from edgekit.bundle.names import inside, one_line
+from edgekit.data import ImageSet, Preprocessing, open_images
 from edgekit.device.drift import Evaluation
 
 
-def slice_evaluation(manifest: Mapping[str, Any], count: int) -> Evaluation | None:
+def slice_evaluation(
+    manifest: Mapping[str, Any], count: int, directory: Path | None = None
+) -> Evaluation | None:
     """The first `count` evaluation images through the bundle's own preprocessing.
 
     Args:
         manifest: of the bundle; its recipe names the images.
         count: images.
+        directory: of the bundle; its labels.txt says which output each class is.
     Returns: None when the manifest does not say how pictures become the model's input. Labels are
         given when the model is trained and its labels are the set's classes.
     """
@@ -37,6 +42,19 @@ def slice_evaluation(manifest: Mapping[str, Any], count: int) -> Evaluation | No
     # every image is one call of the model, whose batch is 1
     inputs = np.ascontiguousarray(arrays[:, None].astype(tensor["dtype"]))
     untrained = (manifest.get("weights") or {}).get("untrained", True)
-    known = (manifest.get("labels") or {}).get("count") == len(images.class_names)
-    labels = images.labels if known and not untrained else None
+    labels = None if untrained else _labels(images, manifest, directory)
     return Evaluation([inputs], f"{images.name}, first {len(images)}", labels)
+
+
+def _labels(images: ImageSet, manifest: Mapping[str, Any], directory: Path | None) -> np.ndarray | None:
+    """The images' labels as indices of the model's outputs, by name where there are names to go by."""
+    about = manifest.get("labels")
+    if about is None or images.labels is None:
+        return None
+    if directory is not None:
+        names = inside(directory, about["file"]).read_text(encoding="utf-8").split("\n")[:-1]
+        own = [one_line(name) for name in images.class_names]
+        if not set(own) <= set(names):
+            return None
+        return np.array([names.index(name) for name in own], np.int64)[images.labels]
+    return images.labels if about["count"] == len(images.class_names) else None

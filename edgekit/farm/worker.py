@@ -282,7 +282,7 @@ def _evaluation_of(folder: Path, digest: str, count: int) -> Evaluation | None:
 
     manifest = read_manifest(folder)
     try:
-        found = slice_evaluation(manifest, count)
+        found = slice_evaluation(manifest, count, folder)
     except DataError:  # imagefolder:PATH of another host
         if not manifest["golden"]:
             raise

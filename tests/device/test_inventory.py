@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from boards import Board, leftovers
+from PIL import Image
 
 from edgekit.bundle.check import read_manifest
+from edgekit.data import Preprocessing
 from edgekit.device import kinds
 from edgekit.device.doctor import doctor
 from edgekit.device.evaluation import slice_evaluation
@@ -217,6 +219,28 @@ def test_a_slice_of_the_evaluation_set_is_what_the_model_takes(models: dict[str,
     unknown = slice_evaluation(trained | {"weights": {"untrained": True}}, 6)
     assert unknown is not None and unknown.labels is None
     assert slice_evaluation(manifest, 6) is None
+
+
+def test_labels_of_a_slice_are_the_models_outputs_by_name(tmp_path: Path) -> None:
+    for name, grey in (("ant", 10), ("bee", 200)):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / "val" / name / "0.png")
+    settings = Preprocessing(8, 8, "bilinear", (0.0,) * 3, (1.0,) * 3).to_dict()
+    manifest = {
+        "preprocessing": {"settings": settings, "steps": []},
+        "recipe": {"data": {"source": f"imagefolder:{tmp_path}"}},
+        "inputs": [{"scale": None, "dtype": "float32"}],
+        "weights": {"untrained": False},
+        "labels": {"file": "labels.txt", "count": 3},
+    }
+    cases = (("bee\ncat\nant\n", [2, 0]), ("bee\nant\ndog\n", [1, 0]), ("cat\ndog\nant\n", None))
+    for names, wanted in cases:
+        (tmp_path / "labels.txt").write_text(names)
+        found = slice_evaluation(manifest, 2, tmp_path)
+        assert found is not None
+        bright = found.inputs[0].reshape(2, -1).mean(1) > 0.5
+        labels = None if found.labels is None else found.labels[np.argsort(bright)].tolist()
+        assert labels == wanted
 
 
 def test_a_board_is_held_until_interrupted(pi: Board, tmp_path: Path) -> None:
