@@ -26,6 +26,8 @@ from edgekit.quantize.images import BATCH, Given, Images, images_first, per_imag
 Tensor = torch.Tensor
 
 
+OCTAVES = 32  # of probabilities that are told apart
+_PROBABILITIES = 1 << 14  # of an image and a softmax that are looked at
 OUTLIER_GAP = 0.5  # share of the tight span by which an image's extreme must stand apart to be set aside
 
 
@@ -37,6 +39,9 @@ class Observations:
     high: dict[Value, Tensor] = field(default_factory=dict)
     mean: dict[Node, Tensor] = field(default_factory=dict)  # (N, O) before the activation
     sample: dict[Value, Tensor] = field(default_factory=dict)  # (N, S)
+    # of each softmax: the share of probability in values of 2**-k down to 2**-(k + 1), and their mean square
+    octaves: dict[Value, Tensor] = field(default_factory=dict)  # (N, OCTAVES)
+    square: dict[Value, Tensor] = field(default_factory=dict)  # (N,)
     outputs: list[Tensor] = field(default_factory=list)
     samples: int = 0  # values sampled per image
 
@@ -47,6 +52,8 @@ class Observations:
             {v: t[index] for v, t in self.high.items()},
             {n: t[index] for n, t in self.mean.items()},
             {v: t[index] for v, t in self.sample.items()},
+            {v: t[index] for v, t in self.octaves.items()},
+            {v: t[index] for v, t in self.square.items()},
             [t[index] for t in self.outputs],
             self.samples,
         )
@@ -54,7 +61,14 @@ class Observations:
     def copy(self) -> Observations:
         """A copy to go back to: the tensors are shared, for nothing writes into them."""
         return Observations(
-            dict(self.low), dict(self.high), dict(self.mean), dict(self.sample), self.outputs, self.samples
+            dict(self.low),
+            dict(self.high),
+            dict(self.mean),
+            dict(self.sample),
+            self.octaves,
+            self.square,
+            self.outputs,
+            self.samples,
         )
 
     def minmax(self, value: Value) -> rules.Range:
@@ -140,6 +154,8 @@ class _Collector:
         self.high: dict[Value, list[Tensor]] = {}
         self.mean: dict[Node, list[Tensor]] = {}
         self.sample: dict[Value, list[Tensor]] = {}
+        self.octaves: dict[Value, list[Tensor]] = {}
+        self.square: dict[Value, list[Tensor]] = {}
         self.positions: dict[int, Tensor] = {}
         self.producer: dict[Value, str] = {v: n.source for n in graph.nodes for v in n.outputs}
         self.dims = batch_dims(graph)
@@ -173,6 +189,8 @@ class _Collector:
         else:
             found = OPS[node.op].fn(*args, **node.attrs)
             results = tuple(found) if isinstance(found, tuple | list) else (found,)
+        if node.op == "softmax":
+            self.probabilities(node.output, results[0])
         for value, tensor in zip(node.outputs, results, strict=True):
             if value in self.wanted and node.op not in MOVES:
                 self.value(value, tensor, node.op, node.attrs.get("activation") is not None)
@@ -195,6 +213,15 @@ class _Collector:
             flat = (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).reshape(self.count, -1)
             self.sample.setdefault(value, []).append(flat[:, self._positions(flat.shape[1])])
 
+    def probabilities(self, value: Value, tensor: Tensor) -> None:
+        """How a softmax spreads over its positions."""
+        flat = images_first(tensor, self.dims.get(value), self.count).reshape(self.count, -1)
+        flat = flat[:, :: max(1, flat.shape[1] // _PROBABILITIES)]
+        octave = flat.clamp_min(2.0**-OCTAVES).log2_().neg_().floor_().clamp_(0, OCTAVES - 1).long()
+        shares = torch.zeros(self.count, OCTAVES).scatter_add_(1, octave, flat)
+        self.octaves.setdefault(value, []).append(shares / shares.sum(1, keepdim=True).clamp_min(1e-12))
+        self.square.setdefault(value, []).append(flat.square().mean(1))
+
     def _positions(self, size: int) -> Tensor:
         if size not in self.positions:
             self.positions[size] = sample_positions(size, self.samples)
@@ -206,6 +233,8 @@ class _Collector:
             {v: torch.cat(t) for v, t in self.high.items()},
             {n: torch.cat(t) for n, t in self.mean.items()},
             {v: torch.cat(t) for v, t in self.sample.items()},
+            {v: torch.cat(t) for v, t in self.octaves.items()},
+            {v: torch.cat(t) for v, t in self.square.items()},
             samples=self.samples,
         )
 

@@ -18,6 +18,7 @@ from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.quantize import qparams, ranges, rounding
 from edgekit.quantize.bias_correction import adjust
+from edgekit.quantize.choose import choose
 from edgekit.quantize.equalize import equalize
 from edgekit.quantize.images import Given, Images, images_first
 from edgekit.quantize.observers import Observations, observe, trim_count
@@ -159,6 +160,7 @@ class _Run:
         fit, held = split(seen, min(_HELD_OUT[settings.profile], len(images) // 4))
         self.seen: Observations = seen.rows(fit)
         self.order = fit
+        self.choices = choose(graph, self.seen, settings.activations)
         self.fit_images = images.rows(fit)
         self.held_images = images.rows(held)
         self.held_outputs = [t[held] for t in seen.outputs]
@@ -201,7 +203,7 @@ class _Run:
         found = ranges.ranges_of(self.seen, method or self.method)
         if self.settings.activations == "int16":
             found = {v: (low * _HEADROOM, high * _HEADROOM) for v, (low, high) in found.items()}
-        qparams.annotate(self.graph, found, self.settings.activations)
+        qparams.annotate(self.graph, found, self.settings.activations, self.choices)
 
     def all_parts(self) -> None:
         """Everything the settings ask for; with "auto", again on trimmed ranges where that is clearly better.

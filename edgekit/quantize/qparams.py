@@ -16,6 +16,7 @@ from edgekit.errors import QuantizationError
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import MOVES, WEIGHT_AXIS
 from edgekit.quantize import rules
+from edgekit.quantize.choices import NO_CHOICES, Choices
 
 LIMITS: dict[str, tuple[int, int]] = {
     "int8": (-128, 127),
@@ -120,27 +121,39 @@ def fit_bias(node: Node) -> None:
         weight.quant = QuantParams(tuple(fitted), weight.quant.zero_point, "int8", weight.quant.axis)
 
 
-def annotate(graph: Graph, ranges: dict[Value, rules.Range] | None = None, dtype: str = "int8") -> None:
+def annotate(
+    graph: Graph,
+    ranges: dict[Value, rules.Range] | None = None,
+    dtype: str = "int8",
+    choices: Choices = NO_CHOICES,
+) -> None:
     """Give every activation its parameters and every weight without parameters its own.
 
     Args:
         ranges: calibrated range per activation; without it, the ranges the values already carry are used (to
             derive another target's parameters from an annotated graph).
         dtype: "int8" or "int16" activations. Weights are int8 either way.
+        choices: what single values take instead.
     Raises: QuantizationError naming the tensor and its module.
     """
     producers, users, outputs = graph.producers(), graph.users(), set(graph.outputs)
-    ties = rules.groups(graph, lambda value: _bound(value, ranges, producers))
+
+    def bound(value: Value) -> rules.Range | None:
+        return _bound(value, ranges, producers, choices)
+
+    ties = rules.groups(graph, bound, choices.dtypes)
     for group in ties.groups:
-        fixed = rules.fixed_quant(group, producers, dtype)
-        low, high = _group_range(group, ranges, producers, ties.brought)
+        kind = choices.dtypes.get(group[0], dtype)
+        loose = kind == "float32" or any(value in choices.calibrated for value in group)
+        fixed = None if loose else rules.fixed_quant(group, producers, kind)
+        low, high = _group_range(group, bound, producers, ties.brought, observed=ranges is not None)
         if fixed is None:
             a, b = rules.reader_clip(group, users, outputs)
             low, high = with_zero(min(max(low, a), b), max(min(high, b), a))
             low, high = _resolved(low, high, _finest(group, producers), dtype)
         for value in group:
             try:
-                value.quant = fixed or from_range(low, high, dtype)
+                value.quant = None if kind == "float32" else fixed or from_range(low, high, kind)
             except QuantizationError as error:
                 raise QuantizationError(f"{_where(value, producers)}: {error}") from error
             value.range = (low, high)
@@ -179,32 +192,37 @@ def _resolved(low: float, high: float, step: float, dtype: str) -> tuple[float, 
 
 def _group_range(
     group: list[Value],
-    ranges: dict[Value, rules.Range] | None,
+    bound: rules.Bound,
     producers: dict[Value, Node],
     brought: dict[Value, rules.Range],
+    *,
+    observed: bool,
 ) -> rules.Range:
-    """The union of what enters the group; tensors that only move data add nothing."""
+    """The union of what enters the group; of tensors that were observed those that only move add nothing."""
     low, high = math.inf, -math.inf
     for value in group:
         node = producers.get(value)
-        bound = brought.get(value)
-        if bound is None and node is not None and node.op in MOVES and len(group) > 1 and ranges is not None:
+        found = brought.get(value)
+        if found is None and node is not None and node.op in MOVES and len(group) > 1 and observed:
             continue
-        bound = bound or _bound(value, ranges, producers)
-        if bound is None:
+        found = found or bound(value)
+        if found is None:
             raise QuantizationError(f"{_where(value, producers)}: no calibrated range: run quantize first")
-        low, high = min(low, bound[0]), max(high, bound[1])
+        low, high = min(low, found[0]), max(high, found[1])
     return low, high
 
 
 def _bound(
-    value: Value, ranges: dict[Value, rules.Range] | None, producers: dict[Value, Node]
+    value: Value,
+    ranges: dict[Value, rules.Range] | None,
+    producers: dict[Value, Node],
+    choices: Choices,
 ) -> rules.Range | None:
     """The range of one activation: of a constant, by construction, or as calibrated."""
     node = producers.get(value)
     if value.data is not None:
         return float(value.data.min()), float(value.data.max())
-    if node is not None and (fixed := rules.fixed_range(node.op)):
+    if node is not None and value not in choices.calibrated and (fixed := rules.fixed_range(node.op)):
         return fixed
     return ranges.get(value) if ranges is not None else value.range
 

@@ -11,6 +11,7 @@ parameters the op itself dictates, and the ranges outside which no reader can te
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import EVERYTHING, MOVES, OPS, PLACES, SAME, WEIGHT_AXIS, Fixed, Range
@@ -82,9 +83,9 @@ def _places(graph: Graph) -> set[Value]:
     return found
 
 
-def groups(graph: Graph, bound: Bound | None = None) -> Ties:
-    """Activations in sets that share one scale; see `ties` for `bound`."""
-    return tie(graph, activations(graph), bound)
+def groups(graph: Graph, bound: Bound | None = None, dtypes: Mapping[Value, str] | None = None) -> Ties:
+    """Activations in sets that share one scale; see `ties.tie` for the arguments."""
+    return tie(graph, activations(graph), bound, dtypes)
 
 
 def fixed_quant(group: list[Value], producers: dict[Value, Node], dtype: str) -> QuantParams | None:

@@ -15,7 +15,7 @@ outside a concat's set bring into it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edgekit.graph.ir import Graph, Node, Value
@@ -35,19 +35,23 @@ class Ties:
     brought: dict[Value, Range]
 
 
-def tie(graph: Graph, order: list[Value], bound: Bound | None) -> Ties:
+def tie(
+    graph: Graph, order: list[Value], bound: Bound | None, dtypes: Mapping[Value, str] | None = None
+) -> Ties:
     """The values of `order` in sets.
 
     Args:
+        dtypes: of values that depart from the common one; only equal ones share parameters.
         bound: the range a value brings into its set, None where it brings none; without it every join ties.
     """
     sets = _Sets(order)
     joins: list[Node] = []
+    kinds = dtypes or {}
     for node in graph.nodes:
         members = [v for v in (*node.operands, *node.outputs) if v in sets.parent]
         if node.op not in SAME:
             continue
-        if len(set(node.operands)) > 1 and bound is not None:
+        if bound is not None and (len(set(node.operands)) > 1 or len({kinds.get(v) for v in members}) > 1):
             joins.append(node)
         else:
             for other in members[1:]:
@@ -56,11 +60,12 @@ def tie(graph: Graph, order: list[Value], bound: Bound | None) -> Ties:
     if joins and bound is not None:
         own = own_ranges(sets, joins, bound)
         before = {value: own[sets.root(value)] for value in order}
-        _tie_what_is_free(graph, sets, joins, own)
+        _tie_what_is_free(graph, sets, joins, own, kinds)
         for node in joins:
-            pieces = [v for v in node.operands if v in before and sets.root(v) is not sets.root(node.output)]
-            if pieces:
-                brought[node.output] = _union(*(before[piece] for piece in pieces))
+            for out in node.outputs:
+                pieces = [v for v in node.operands if v in before and sets.root(v) is not sets.root(out)]
+                if pieces:
+                    brought[out] = _union(*(before[piece] for piece in pieces))
     found: dict[Value, list[Value]] = {}
     for value in order:
         found.setdefault(sets.root(value), []).append(value)
@@ -83,22 +88,23 @@ class _Sets:
         self.parent[self.root(other)] = self.root(first)
 
 
-def _tie_what_is_free(graph: Graph, sets: _Sets, joins: list[Node], own: dict[Value, Range]) -> None:
+def _tie_what_is_free(
+    graph: Graph, sets: _Sets, joins: list[Node], own: dict[Value, Range], kinds: Mapping[Value, str]
+) -> None:
     users, outputs = graph.users(), set(graph.outputs)
     least = dict.fromkeys(own, math.inf)  # the smallest range in the set that something else reads
     for value in sets.parent:
         root = sets.root(value)
         if value in outputs or any(user.op not in SAME for user in users.get(value, [])):
             least[root] = _span(own[root])
-    for node in joins:
-        for piece in node.operands:
-            if piece not in sets.parent:
-                continue
-            a, b = sets.root(node.output), sets.root(piece)
-            union = _union(own[a], own[b])
-            if a is not b and _span(union) <= LARGEST_RATIO * min(least[a], least[b]):
-                sets.join(node.output, piece)
-                own[a], least[a] = union, min(least[a], least[b])
+    for out, piece in ((out, piece) for node in joins for out in node.outputs for piece in node.operands):
+        if piece not in sets.parent or out not in sets.parent or kinds.get(out) != kinds.get(piece):
+            continue
+        a, b = sets.root(out), sets.root(piece)
+        union = _union(own[a], own[b])
+        if a is not b and _span(union) <= LARGEST_RATIO * min(least[a], least[b]):
+            sets.join(out, piece)
+            own[a], least[a] = union, min(least[a], least[b])
 
 
 def own_ranges(sets: _Sets, joins: list[Node], bound: Bound) -> dict[Value, Range]:
@@ -111,11 +117,11 @@ def own_ranges(sets: _Sets, joins: list[Node], bound: Bound) -> dict[Value, Rang
     while changed:
         changed = False
         for node in joins:
-            root = sets.root(node.output)
             pieces = [own[sets.root(piece)] for piece in node.operands if piece in sets.parent]
-            union = _union(own[root], *pieces)
-            changed |= union != own[root]
-            own[root] = union
+            for root in (sets.root(out) for out in node.outputs if out in sets.parent):
+                union = _union(own[root], *pieces)
+                changed |= union != own[root]
+                own[root] = union
     return own
 
 
