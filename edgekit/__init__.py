@@ -29,6 +29,7 @@ def build(
     out: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
     original: Any = None,
+    task: str = "auto",
     **settings: Any,
 ) -> Run:
     """Build artifacts with their proofs.
@@ -36,12 +37,17 @@ def build(
     Args:
         model: an nn.Module in eval mode, or a name as on the command line.
         targets: names of targets, see edgekit.targets.
-        calibration: float32 (N, C, H, W), already preprocessed; the embedded set when None.
-        evaluation: (images, labels) or images alone, preprocessed likewise; optional.
+        calibration: float32 (N, C, H, W), already preprocessed; the embedded set when None. A model of
+            several inputs takes a tuple or list of one array (N, ...) an input, or a dict by the names of its
+            forward's parameters.
+        evaluation: the same, optional, alone or with labels: (images, labels), ((a, b), labels), or a dict
+            with "labels" beside the inputs. Labels are (N,) classes or (N, H, W) masks.
         out: directory of the report and the artifacts; default build/NAME.
-        class_names: one name an output, for labels.txt.
+        class_names: one name a class, for labels.txt.
         original: the module that `model` was made from (pruned, retrained, rewritten): every proof refers to
             its answers. Same inputs and outputs.
+        task: what the outputs mean: "tensors", "classification", "segmentation", or "auto", see
+            edgekit.tasks.
         settings: sections of a recipe, e.g. quantize={"profile": "fast"}, device={"profile": "off"}.
     Returns: a Run: `run.artifacts["tflite-int8"].path`, `run.report` (the content of report.json), `run.ok`.
     Raises: EdgekitError for input that cannot be used. A failed gate does not raise: see `run.ok` and
@@ -56,6 +62,6 @@ def build(
         evaluation=evaluation,
         out=out,
         class_names=class_names,
-        settings=settings,
+        settings=settings if task == "auto" else {"task": {"name": task}, **settings},
         original=original,
     )

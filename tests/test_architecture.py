@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.prune": CORE,
     "edgekit.runtimes": CORE | {"edgekit.lower"},
     "edgekit.runtimes.registry": set(),  # names and where they lead, imported by whoever asks
-    "edgekit.verify": CORE | {"edgekit.targets", "edgekit.lower", "edgekit.runtimes"},
+    "edgekit.tasks": {"edgekit.errors"},
+    "edgekit.verify": CORE | {"edgekit.tasks", "edgekit.targets", "edgekit.lower", "edgekit.runtimes"},
     "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
     "edgekit.pipeline.cache_limit": {"edgekit.errors"},
     "edgekit.pipeline.threads": {"edgekit.errors"},

@@ -48,15 +48,21 @@ def steps(settings: dict[str, Any] | None, tensor: dict[str, Any]) -> list[Step]
             mean=mean,
             std=std,
         )
-        layout = _layout(tensor["shape"])
+        layout = tensor.get("layout") or _layout(tensor["shape"])
         add("layout", f"Arrange as {layout}, shape {tensor['shape']}.", layout=layout, shape=tensor["shape"])
+    return out + quantization(tensor)
+
+
+def quantization(tensor: dict[str, Any], name: str = "") -> list[Step]:
+    """How real values become the tensor's integers; nothing for a float tensor. name: said in front."""
     if tensor.get("scale") is not None:
         scale, zero_point, dtype = tensor["scale"], tensor["zero_point"], tensor["dtype"]
         low, high = _limits(dtype)
         shift = f" {'-' if zero_point < 0 else '+'} {abs(zero_point)}" if zero_point else ""
-        words = f"Quantize: round(value / {scale!r}){shift}, clamped to {low}..{high}, as {dtype}."
-        add("quantize", words, scale=scale, zero_point=zero_point, dtype=dtype)
-    return out
+        words = f"{name}Quantize: round(value / {scale!r}){shift}, clamped to {low}..{high}, as {dtype}."
+        found = {"scale": scale, "zero_point": zero_point, "dtype": dtype}
+        return [{"step": "quantize", **found, "words": words}]
+    return []
 
 
 def _limits(dtype: str) -> tuple[int, int]:

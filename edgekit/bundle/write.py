@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from edgekit.bundle.names import inside, one_line
-from edgekit.bundle.preprocessing import steps
+from edgekit.bundle.preprocessing import quantization, steps
 from edgekit.errors import ArtifactError, StoreError
 from edgekit.files import storage_errors
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 CARD = "MODEL_CARD.md"
+TOP5, ANSWERS = "golden/top5.json", "golden/answers.json"
 _ATTEMPTS = 5
 
 
@@ -45,6 +46,8 @@ def write_bundle(
     signature: str = "serving_default",
     preprocessing: Mapping[str, Any] | None = None,
     labels: Sequence[str] | None = None,
+    task: Mapping[str, Any] | None = None,
+    scores: int | None = 0,
     golden: Sequence[Mapping[str, Any]] = (),
     calibration: Mapping[str, Any] | None = None,
     weights: Mapping[str, Any] | None = None,
@@ -60,10 +63,13 @@ def write_bundle(
         directory: made, or replaced when it holds an earlier bundle or nothing.
         model: the model's files by relative name, the one to load first, the rest beside it (weights); a
             rejected one says so in its names.
-        inputs, outputs: name, shape (-1: open), dtype and, for integers, scale and zero_point, in the
-            model's order.
+        inputs, outputs: name, shape (-1: open), dtype, for integers scale and zero_point, and for pictures
+            and maps the layout ("NHWC"), in the model's order.
         preprocessing: resolution, resize, interpolation, mean, std.
         labels: class names; line i of labels.txt is output i.
+        task: what the outputs mean: its name and the outputs' names.
+        scores: the output that holds class scores, for golden/top5.json; None: golden/answers.json says what
+            the numbers of every output are instead.
         golden: {"image": uint8 (H, W, 3) or absent, "inputs": arrays, "outputs": arrays}, as the model
             takes and gives them.
         calibration: name, n and sha256 of the images.
@@ -80,12 +86,16 @@ def write_bundle(
     if labels is not None:
         files["labels.txt"] = "".join(f"{one_line(label)}\n" for label in labels).encode()
     vectors = [_vector(i, vector, takes, gives, files) for i, vector in enumerate(golden)]
-    if vectors:
+    if vectors and scores is not None:
         tops = [
-            {"vector": i, "top5": top5(vector["outputs"][0], gives[0], labels)}
+            {"vector": i, "top5": top5(vector["outputs"][scores], gives[scores], labels)}
             for i, vector in enumerate(golden)
         ]
-        files["golden/top5.json"] = _json(tops)
+        files[TOP5] = _json(tops)
+    elif vectors:
+        files[ANSWERS] = _json(
+            [{"vector": i, "outputs": answers(v["outputs"], gives)} for i, v in enumerate(golden)]
+        )
     manifest = {
         "manifest_version": MANIFEST_VERSION,
         "name": name,
@@ -97,7 +107,8 @@ def write_bundle(
         "signature": signature,
         "inputs": takes,
         "outputs": gives,
-        "preprocessing": {"settings": settings, "steps": steps(settings, takes[0])},
+        "preprocessing": {"settings": settings, "steps": _steps(settings, takes)},
+        "task": {**task, "scores": scores} if task is not None else None,
         "labels": {"file": "labels.txt", "count": len(labels)} if labels is not None else None,
         "calibration": dict(calibration) if calibration is not None else None,
         "weights": dict(weights) if weights is not None else None,
@@ -119,6 +130,12 @@ def write_bundle(
     return manifest
 
 
+def _steps(settings: dict[str, Any] | None, takes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What to do with a picture, the first input, and with the numbers of every further one."""
+    further = [step for t in takes[1:] for step in quantization(t, f"Input {t['name']}: ")]
+    return steps(settings, takes[0]) + further
+
+
 def rejected_name(path: str) -> str:
     """The name of a model file that a gate rejected: model.xml -> model.rejected.xml."""
     first, slash, rest = path.partition("/")
@@ -130,10 +147,7 @@ def top5(
     output: np.ndarray, tensor: Mapping[str, Any], labels: Sequence[str] | None, count: int = 5
 ) -> list[dict[str, Any]]:
     """The highest outputs: index, label, and the real value; of equal ones the lower index comes first."""
-    raw = np.asarray(output).reshape(-1)
-    values = raw.astype(np.float64)
-    if tensor.get("scale") is not None:
-        values = (values - tensor["zero_point"]) * tensor["scale"]
+    values = _reals(output, tensor)
     order = np.argsort(-values, kind="stable")[:count]
     return [
         {
@@ -143,6 +157,24 @@ def top5(
         }
         for i in order
     ]
+
+
+def answers(outputs: Sequence[np.ndarray], tensors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each output its shape and its smallest, largest and mean real value."""
+    found = []
+    for output, tensor in zip(outputs, tensors, strict=True):
+        values = _reals(output, tensor)
+        figures = {"min": values.min(), "max": values.max(), "mean": values.mean()} if values.size else {}
+        rounded = {name: round(float(value), 6) for name, value in figures.items()}
+        found.append({"name": tensor["name"], "shape": list(np.shape(output)), **rounded})
+    return found
+
+
+def _reals(output: np.ndarray, tensor: Mapping[str, Any]) -> np.ndarray:
+    values = np.asarray(output).reshape(-1).astype(np.float64)
+    if tensor.get("scale") is not None:
+        values = (values - tensor["zero_point"]) * tensor["scale"]
+    return values
 
 
 def _tensor(tensor: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +188,7 @@ def _tensor(tensor: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": str(tensor["dtype"]),
         "scale": None if scale is None else float(scale),
         "zero_point": None if scale is None else int(zero_point or 0),
+        **({"layout": str(tensor["layout"])} if tensor.get("layout") else {}),
     }
 
 

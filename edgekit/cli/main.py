@@ -117,6 +117,9 @@ def build(
     quantizer: Annotated[
         str | None, typer.Option(help="edgekit (default), or nncf for openvino-int8, to compare with.")
     ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="auto (default), tensors, classification or segmentation.")
+    ] = None,
     io: Annotated[str | None, typer.Option(help="Input and output dtype: int8, uint8 or float32.")] = None,
     dynamic_batch: Annotated[
         bool, typer.Option("--dynamic-batch", help="Leave the batch open in ONNX and OpenVINO files.")
@@ -179,6 +182,7 @@ def build(
             "class_names": class_names,
         },
         "quantize": {"profile": profile, "quantizer": quantizer},
+        "task": {"name": task},
         "target": {"names": target or None, "io": io, "dynamic_batch": dynamic_batch or None},
         "verify": {
             "max_top1_drop": max_drop,

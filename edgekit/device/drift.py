@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,14 @@ class Evaluation:
         source: what they are, e.g. "embedded evaluation, first 64".
         labels: (N,) class numbers, or None.
         expected: one array an output, (N, *shape of the output); None: this machine computes them.
+        scores: the output whose largest entry is the answer; None for a task without class scores.
     """
 
     inputs: Sequence[np.ndarray]
     source: str
     labels: np.ndarray | None = None
     expected: Sequence[np.ndarray] | None = None
+    scores: int | None = 0
 
 
 def golden_evaluation(directory: str | os.PathLike[str]) -> Evaluation | None:
@@ -50,7 +52,17 @@ def golden_evaluation(directory: str | os.PathLike[str]) -> Evaluation | None:
         ]
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
-    return Evaluation(stack("inputs"), f"{len(manifest['golden'])} golden vectors", expected=stack("outputs"))
+    return Evaluation(
+        stack("inputs"),
+        f"{len(manifest['golden'])} golden vectors",
+        expected=stack("outputs"),
+        scores=scores_of(manifest),
+    )
+
+
+def scores_of(manifest: Mapping[str, Any]) -> int | None:
+    """Which of a bundle's outputs holds class scores; bundles without a task are classifiers."""
+    return (manifest.get("task") or {"scores": 0})["scores"]
 
 
 def drift(
@@ -77,13 +89,20 @@ def drift(
             f"{board.device.id}: outputs of {[a.shape for a in ours]}: {[b.shape for b in reference]}",
             device=board.device.id,
         )
-    return compare(ours, reference, evaluation.labels) | {"source": evaluation.source, "reference": name}
+    found = compare(ours, reference, evaluation.labels, evaluation.scores)
+    return found | {"source": evaluation.source, "reference": name}
 
 
 def compare(
-    ours: Sequence[np.ndarray], reference: Sequence[np.ndarray], labels: np.ndarray | None
+    ours: Sequence[np.ndarray],
+    reference: Sequence[np.ndarray],
+    labels: np.ndarray | None,
+    scores: int | None = 0,
 ) -> dict[str, Any]:
-    """Identical inputs, the largest distance, agreement of the first output's top class, accuracy."""
+    """Identical inputs, the largest distance over every output, agreement of the top class, accuracy.
+
+    scores: the output that holds class scores; None has no top class.
+    """
     count = len(ours[0])
     same = [
         all(a[i].tobytes() == b[i].tobytes() for a, b in zip(ours, reference, strict=True))
@@ -94,15 +113,16 @@ def compare(
     shares = [
         np.abs(a - b).max() / max(float(np.abs(b).max()), 1e-9) for a, b in pairs if a.dtype.kind == "f"
     ]
-    top = [array[0].reshape(count, -1).argmax(axis=1) for array in (ours, reference)]
+    top = [] if scores is None else [a[scores].reshape(count, -1).argmax(axis=1) for a in (ours, reference)]
+    judged = labels is not None and top
     return {
         "inputs": count,
         "identical": sum(same),
         "max_lsb": int(max(steps)) if steps else None,
         "max_difference": float(max(shares)) if shares else None,
-        "argmax_agreement": float((top[0] == top[1]).mean()),
-        "top1_device": None if labels is None else float((top[0] == labels).mean()),
-        "top1_reference": None if labels is None else float((top[1] == labels).mean()),
+        "argmax_agreement": float((top[0] == top[1]).mean()) if top else None,
+        "top1_device": float((top[0] == labels).mean()) if judged else None,
+        "top1_reference": float((top[1] == labels).mean()) if judged else None,
     }
 
 

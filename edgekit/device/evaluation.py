@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit.bundle.names import inside, one_line
 from edgekit.data import ImageSet, Preprocessing, open_images
-from edgekit.device.drift import Evaluation
+from edgekit.device.drift import Evaluation, scores_of
 
 
 def slice_evaluation(
@@ -29,7 +29,8 @@ def slice_evaluation(
     source = ((manifest.get("recipe") or {}).get("data") or {}).get("source")
     if settings is None or source is None or len(manifest["inputs"]) != 1:
         return None
-    layout = next((s["layout"] for s in manifest["preprocessing"]["steps"] if s["step"] == "layout"), "NCHW")
+    steps = manifest["preprocessing"]["steps"]
+    layout = next((step["layout"] for step in steps if step["step"] == "layout"), "NCHW")
     images = open_images(source, "evaluation", count, Preprocessing(**settings))
     arrays = np.concatenate(list(images.batches(16)))
     if layout == "NHWC":
@@ -42,8 +43,9 @@ def slice_evaluation(
     # every image is one call of the model, whose batch is 1
     inputs = np.ascontiguousarray(arrays[:, None].astype(tensor["dtype"]))
     untrained = (manifest.get("weights") or {}).get("untrained", True)
-    labels = None if untrained else _labels(images, manifest, directory)
-    return Evaluation([inputs], f"{images.name}, first {len(images)}", labels)
+    scores = scores_of(manifest)
+    labels = None if untrained or scores is None else _labels(images, manifest, directory)
+    return Evaluation([inputs], f"{images.name}, first {len(images)}", labels, scores=scores)
 
 
 def _labels(images: ImageSet, manifest: Mapping[str, Any], directory: Path | None) -> np.ndarray | None:

@@ -258,8 +258,9 @@ def answers(drift: Mapping[str, Any] | None) -> str:
             if drift["max_lsb"] is not None
             else f"up to {_share(drift['max_difference'] or 0.0)} apart"
         )
-        agree = units.share(drift["argmax_agreement"])
-        said = f"{drift['identical']} of {drift['inputs']} bit for bit, {distance}, {agree} the same class"
+        said = f"{drift['identical']} of {drift['inputs']} bit for bit, {distance}"
+        if drift["argmax_agreement"] is not None:
+            said += f", {units.share(drift['argmax_agreement'])} the same class"
     if drift["top1_device"] is not None and drift["top1_device"] != drift["top1_reference"]:
         said += (
             f", top-1 {units.share(drift['top1_device'])} (reference {units.share(drift['top1_reference'])})"

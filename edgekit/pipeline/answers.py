@@ -1,4 +1,4 @@
-"""A model's answers over the evaluation images, on disk: one .npy an output, written image after image.
+"""A model's answers over the evaluation images, on disk: one .npy an output; and what they mean, the task.
 
 Outputs can be maps, and a few thousand of them do not fit into memory: they are filled and read as memory
 maps. Where all answers together would exceed LIMIT_BYTES, fewer images are evaluated.
@@ -6,17 +6,29 @@ maps. Where all answers together would exceed LIMIT_BYTES, fewer images are eval
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from edgekit.data.labels import labels_for
+from edgekit.data.shapes import CLASS_NAMES
+from edgekit.data.source import Given
+from edgekit.errors import DataError, UsageError
+from edgekit.graph.file import graph_hash
 from edgekit.graph.ir import Graph
-from edgekit.graph.run import per_image
+from edgekit.graph.run import per_image, run
+from edgekit.pipeline.job import Job
+from edgekit.pipeline.recipe import Recipe
+from edgekit.pipeline.session import Line, Session
+from edgekit.tasks import Known, Output, Task, choose
 
 LIMIT_BYTES = 1_000_000_000
 _CHUNK_BYTES = 64_000_000
 _CHUNK = 256  # images
+_BATCH = 32  # images that the float graph runs at a time
 
 
 class Answers:
@@ -45,6 +57,85 @@ class Answers:
     def close(self) -> None:
         for array in self.arrays:
             array.flush()
+
+
+def task_of(recipe: Recipe, job: Job, graph: Graph) -> Task:
+    """What the graph's outputs mean: as the recipe says, or by what is known of the model.
+
+    Raises: UsageError for a task that no output fits, and for labels that no output answers.
+    """
+    outputs = [Output(v.name, per_image(v.shape), v.dtype) for v in graph.outputs]
+    labels = _labels(job, outputs)
+    known = Known(job.variant.original.identity is not None, labels, job.class_names)
+    task = choose(recipe.task.name, outputs, known)
+    given = labels is not None and isinstance(job.evaluation, Given)
+    if given and task.name == "tensors" and recipe.task.name == "auto":
+        told = ", ".join(f"{o.name} {list(o.shape)}" for o in outputs)
+        raise UsageError(
+            f"evaluation: labels, and no output of class scores among {told}: none, or one class an image "
+            "for a vector, one a pixel for a map"
+        )
+    size = task.outputs[task.scored].shape[1:]
+    if given and task.name == "segmentation" and labels != size:
+        raise DataError(f"evaluation: masks of {labels} for a map of {size}: a class for every pixel of it")
+    return task
+
+
+def _labels(job: Job, outputs: Sequence[Output]) -> tuple[int, ...] | None:
+    """Shape of one image's label, None without labels that can mean the model's classes.
+
+    Opens no pictures.
+    """
+    source, known = job.evaluation, job.class_names
+    if source is None:
+        return None
+    if isinstance(source, Given):
+        labels = source.images.labels
+        return None if labels is None else labels.shape[1:]
+    if source.spec != "embedded":
+        return ()
+    if known is not None:
+        return () if set(CLASS_NAMES) <= set(known) else None
+    return () if any(output.shape == (len(CLASS_NAMES),) for output in outputs) else None
+
+
+def answered(session: Session, job: Job, task: Task, graph: Graph) -> Path | None:
+    """The reference: directory with the original's answers in float, labels.npy (if any) and images.json."""
+    source = job.evaluation
+    if source is None:
+        return None
+
+    def make(directory: Path, line: Line) -> None:
+        asked = len(source.images)
+        images = source.images.first(affordable(graph, asked))
+        labels = None
+        if task.name == "classification":
+            classes = task.outputs[task.scored].shape[0]
+            labels = labels_for(images, job.name, job.class_names, classes)
+        elif task.name == "segmentation" and images.labels is not None and images.labels.ndim == 3:
+            labels = images.labels
+        found = Answers(directory, graph, len(images))
+        with torch.inference_mode():
+            for batch in images.input_batches(min(_BATCH, chunk(graph))):
+                given = run(graph, [_channels_last(torch.from_numpy(x)) for x in batch])
+                line.advance(found.add([t.numpy() for t in given]), len(images))
+        found.close()
+        if labels is not None:
+            np.save(directory / "labels.npy", labels)
+        about = {"name": images.name, "n": len(images), "asked": asked, "sha256": images.sha256}
+        (directory / "images.json").write_text(json.dumps(about))
+
+    key = {
+        "graph": graph_hash(graph),
+        "images": source.identity,
+        "task": [task.name, task.scored],
+        "threads": torch.get_num_threads(),  # the order of float sums
+    }
+    return session.stage("reference", key, make)
+
+
+def _channels_last(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def load(directory: Path) -> list[np.ndarray]:

@@ -33,11 +33,13 @@ def bundle_artifact(facts: Facts, one: Built, report: dict[str, Any], directory:
         model={file: path.read_bytes() for file, path in one.files.items()},
         name=facts.job.name,
         target=name,
-        inputs=[asdict(tensor) for tensor in one.audit.inputs] if one.audit else _tensors(one, "inputs"),
-        outputs=[asdict(tensor) for tensor in one.audit.outputs] if one.audit else _tensors(one, "outputs"),
+        inputs=_tensors(one, "inputs"),
+        outputs=_tensors(one, "outputs"),
         edgekit_version=__version__,
         preprocessing=facts.job.preprocessing,
         labels=facts.job.class_names,
+        task={"name": facts.task.name, "outputs": [port.name for port in one.ports.outputs]},
+        scores=_scores(facts, one),
         golden=_golden(facts, one) if one.audit else (),
         calibration=(one.quantization or {}).get("calibration"),
         weights=report["provenance"]["weights"],
@@ -51,11 +53,29 @@ def bundle_artifact(facts: Facts, one: Built, report: dict[str, Any], directory:
 
 
 def _tensors(one: Built, side: str) -> list[dict[str, Any]]:
-    """Inputs or outputs of a hand-over as TensorFlow takes them."""
-    return [
-        {"name": port.name, "shape": [port.shape[dim] for dim in port.layout], "dtype": port.dtype}
-        for port in getattr(one.ports, side)
-    ]
+    """Inputs or outputs as the file has them, in its order; of a hand-over as TensorFlow takes them."""
+    ports = {port.name: port for port in getattr(one.ports, side)}
+    if one.audit is None:
+        rows = [
+            {"name": port.name, "shape": [port.shape[dim] for dim in port.layout], "dtype": port.dtype}
+            for port in ports.values()
+        ]
+    else:
+        rows = [asdict(tensor) for tensor in getattr(one.audit, side)]
+    for row in rows:
+        port = ports.get(row["name"])
+        if port is not None and len(port.layout) == 4:
+            row["layout"] = "".join("NCHW"[dim] for dim in port.layout)
+    return rows
+
+
+def _scores(facts: Facts, one: Built) -> int | None:
+    """The place in the file of the output that holds class scores, None for other tasks."""
+    if facts.task.name != "classification":
+        return None
+    name = one.ports.outputs[facts.task.scored].name
+    given = [tensor.name for tensor in one.audit.outputs] if one.audit else []
+    return given.index(name) if name in given else facts.task.scored
 
 
 def _golden(facts: Facts, one: Built) -> list[dict[str, Any]]:

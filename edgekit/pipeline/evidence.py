@@ -21,6 +21,7 @@ from edgekit.data.source import Source
 from edgekit.device.host import machine
 from edgekit.files import write_atomic
 from edgekit.graph.file import graph_hash
+from edgekit.pipeline.answers import LIMIT_BYTES
 from edgekit.pipeline.bundle import bundle_artifact, without
 from edgekit.pipeline.job import Agreed, Built, Facts, Run
 from edgekit.pipeline.judge import gates_of, least_agreement, percent, promises_of, shared_gates
@@ -90,6 +91,8 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
     }
     if facts.job.variant.parent is not None:
         report["variants"] = _variants(facts, counted)
+    outputs = [{"name": o.name, "shape": o.shape, "dtype": o.dtype} for o in facts.task.outputs]
+    report["task"] = {"name": facts.task.name, "reason": facts.task.reason, "outputs": outputs}
     if rows := _runtimes(facts):
         report["runtimes"] = rows
     if facts.together is not None:
@@ -183,6 +186,9 @@ def _data(facts: Facts) -> dict[str, Any]:
         about["n_evaluation"], about["sha256"] = judged["n"], judged["sha256"]
         if isinstance(job.evaluation, Source):
             about["asked_evaluation"] = job.evaluation.count
+        if judged["asked"] > judged["n"]:
+            about["asked_evaluation"] = max(judged["asked"], about.get("asked_evaluation", 0))
+            about["evaluation_limit"] = f"the answers to more would take over {LIMIT_BYTES / 1e9:g} GB"
     folders = [s for s in (job.calibration, job.evaluation) if isinstance(s, Source) and s.spec != "embedded"]
     if folders:
         about["skipped"] = list(dict.fromkeys(line for s in folders for line in s.images.skipped))
@@ -272,28 +278,12 @@ def _file_name(one: Built, gates: list[dict[str, Any]]) -> str:
 
 
 def _flipped(facts: Facts, one: Built) -> list[dict[str, Any]]:
-    names = facts.job.class_names
-
-    def said(index: int | None) -> str | None:
-        if index is None:
-            return None
-        return names[index] if names is not None and index < len(names) else f"class {index}"
-
     assert one.drift is not None
     rows = []
     for flip in one.drift.flipped:
         shown = one.pictures is not None and (one.pictures / f"{flip.index}.png").exists()
-        rows.append(
-            {
-                "index": flip.index,
-                "label": said(flip.label),
-                "float_said": said(flip.reference),
-                "float_p": flip.reference_probability,
-                "int8_said": said(flip.artifact),
-                "int8_p": flip.artifact_probability,
-                "image": f"{one.target.name}/flipped/{flip.index}.png" if shown else None,
-            }
-        )
+        image = f"{one.target.name}/flipped/{flip.index}.png" if shown else None
+        rows.append({**flip.row(facts.job.class_names), "image": image})
     return rows
 
 

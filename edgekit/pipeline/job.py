@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from edgekit.runtimes.audit import Audit, Delegation
     from edgekit.runtimes.tensorflow.run import TensorflowCheck
     from edgekit.targets import Target
+    from edgekit.tasks import Drift, Task
     from edgekit.verify.agreement import Agreement, Divergence
-    from edgekit.verify.drift import Drift
     from edgekit.verify.fidelity import Fidelity, FloatFidelity
     from edgekit.verify.layer_times import LayerTimes
     from edgekit.verify.layers import LayerError
@@ -151,6 +151,7 @@ class Facts:
     graph: Graph
     original: Graph  # optimized, like `graph`; the same one where nothing was changed
     rewrites: list[PassRecord]
+    task: Task
     reference: Path | None
     built: list[Built]
     baselines: dict[str, Built]

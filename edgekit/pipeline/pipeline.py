@@ -38,18 +38,17 @@ from safetensors.torch import load_file, save_file
 from edgekit import capture, passes, zoo
 from edgekit.capture import onnx as onnx_file
 from edgekit.data.arrays import array_images, evaluation_images
-from edgekit.data.labels import labels_for
 from edgekit.data.source import Given, Source
 from edgekit.errors import DataError, UnsupportedError, UsageError
 from edgekit.files import default_root, refuse_unwritable, sha256_file
 from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph
-from edgekit.graph.run import run
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.lower.ports import Ports
-from edgekit.pipeline import answers, evidence, threads
+from edgekit.pipeline import evidence, threads
 from edgekit.pipeline import prove as proofs
 from edgekit.pipeline import recipe as recipes
+from edgekit.pipeline.answers import answered, task_of
 from edgekit.pipeline.cache_limit import cache_limit
 from edgekit.pipeline.class_names import with_class_names
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
@@ -211,7 +210,8 @@ def _build(
     _refuse_unsupported(graph, targets)
     job = with_class_names(job, recipe, graph)
     given = _taken_off(session, job, graph)
-    reference = _reference(session, job, original)
+    task = task_of(recipe, job, original)
+    reference = answered(session, job, task, original)
     kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
     built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
@@ -219,15 +219,15 @@ def _build(
     for one in built:
         proofs.audited(session, one)
         proofs.compared_in_steps(session, job, one)
-        proofs.compared_in_answers(session, job, one, reference)
+        proofs.compared_in_answers(session, job, task, one, reference)
         if recipe.verify.tensorflow and RUNTIMES[one.target.runtime].second:
             proofs.seconded(session, job, one)
-    together = proofs.agreed(session, job, built)
+    together = proofs.agreed(session, job, task, built)
     proofs.timed(session, recipe.device, built, baselines)
     for one in built:
         proofs.timed_by_layer(session, recipe.device, one)
     with session.step("report"):
-        facts = Facts(recipe, job, graph, original, rewrites, reference, built, baselines, together)
+        facts = Facts(recipe, job, graph, original, rewrites, task, reference, built, baselines, together)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
 
 
@@ -304,36 +304,6 @@ def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
     return Quantized(annotated, None, None)
 
 
-def _reference(session: Session, job: Job, graph: Graph) -> Path | None:
-    """Directory with the original's answers in float, labels.npy (if any) and images.json."""
-    source = job.evaluation
-    if source is None:
-        return None
-
-    def make(directory: Path, line: Line) -> None:
-        asked = len(source.images)
-        images = source.images.first(answers.affordable(graph, asked))
-        labels = labels_for(images, job.name, job.class_names, graph.outputs[0].shape[-1])
-        found = answers.Answers(directory, graph, len(images))
-        with torch.inference_mode():
-            for batch in images.input_batches(min(_BATCH, answers.chunk(graph))):
-                given = run(graph, [_channels_last(torch.from_numpy(x)) for x in batch])
-                done = found.add([t.numpy() for t in given])
-                line.advance(done, len(images))
-        found.close()
-        if labels is not None:
-            np.save(directory / "labels.npy", labels)
-        about = {"name": images.name, "n": len(images), "asked": asked, "sha256": images.sha256}
-        (directory / "images.json").write_text(json.dumps(about))
-
-    key = {
-        "graph": graph_hash(graph),
-        "images": source.identity,
-        "threads": torch.get_num_threads(),  # the order of float sums
-    }
-    return session.stage("reference", key, make)
-
-
 def _quantized(
     session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, activations: str
 ) -> Quantized:
@@ -367,10 +337,6 @@ def _quantized(
     directory = session.stage("quantize", key, make, "" if activations == "int8" else activations)
     about = json.loads((directory / "quantize.json").read_text())
     return Quantized(load(directory / "graph.safetensors"), about, directory / _MEANS)
-
-
-def _channels_last(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _calibration(job: Job) -> Any:

@@ -32,9 +32,9 @@ from edgekit.runtimes.tensorflow.run import (
     tensorflow_check,
 )
 from edgekit.targets.target import OWN
+from edgekit.tasks import Drift, Task
 from edgekit.verify.agreement import Agreement, Divergence, Pair, agreement, first_divergence
-from edgekit.verify.contact_sheet import contact_sheet
-from edgekit.verify.drift import Drift, drift
+from edgekit.verify.contact_sheet import contact_sheet, marked
 from edgekit.verify.fidelity import (
     Fidelity,
     FloatFidelity,
@@ -123,7 +123,7 @@ def runtime_of(target: Target) -> str:
     return RUNTIMES[target.runtime].version()
 
 
-def compared_in_answers(session: Session, job: Job, one: Built, reference: Path | None) -> None:
+def compared_in_answers(session: Session, job: Job, task: Task, one: Built, reference: Path | None) -> None:
     """Sets `one.drift`: the artifact's answers on the evaluation images against the reference's."""
     source = job.evaluation
     if source is None or reference is None:
@@ -135,17 +135,34 @@ def compared_in_answers(session: Session, job: Job, one: Built, reference: Path 
         for batch in images.input_batches(answers.chunk(one.prepared)):
             line.advance(found.add(_answers(one, batch)), count)
         found.close()
-        _save_flipped(directory, compared(found.arrays), images, job)
+        _save_flipped(directory, task, found.arrays, images)
 
     labels = reference / "labels.npy"
     count = json.loads((reference / "images.json").read_text())["n"]
 
     def compared(arrays: Sequence[np.ndarray]) -> Drift:
-        wanted, given = answers.load(reference)[0], arrays[0]
-        known = np.load(labels) if labels.exists() else None
-        return drift(wanted.reshape(count, -1), given.reshape(count, -1), known)
+        return task.drift(answers.load(reference), arrays, np.load(labels) if labels.exists() else None)
 
-    key = {"artifact": one.sha256s, "reference": reference.name, "runtime": runtime_of(one.target)}
+    def _save_flipped(
+        directory: Path, task: Task, given: Sequence[np.ndarray], images: ImageSet | ArrayImages
+    ) -> None:
+        """The images whose answer changed most, what changed drawn over them: a file each, and one sheet."""
+        flips = sorted(compared(given).flipped, key=lambda flip: (-flip.rank, flip.index))[:_FLIPPED]
+        wanted, pictures = answers.load(reference), {}
+        for flip in flips:
+            picture = images.picture(flip.index)
+            if (changed := task.overlay(flip.index, wanted, given)) is not None:
+                picture = marked(picture, changed)
+            picture.save(directory / f"{flip.index}.png")
+            pictures[flip.index] = np.asarray(picture)
+        (directory / "sheet.png").write_bytes(contact_sheet(pictures, flips, job.class_names))
+
+    key = {
+        "artifact": one.sha256s,
+        "reference": reference.name,
+        "runtime": runtime_of(one.target),
+        "task": [task.name, repr(task.outputs)],
+    }
     one.pictures = session.stage("drift", key, make, one.target.name)
     one.drift = compared(answers.load(one.pictures))
 
@@ -154,16 +171,6 @@ def _answers(one: Built, inputs: list[np.ndarray]) -> list[np.ndarray]:
     if RUNTIMES[one.target.runtime].files is None:
         return run_saved_model(one.file.parent, inputs, one.ports)
     return run_model(one.file, inputs, one.ports, workers=workers())
-
-
-def _save_flipped(directory: Path, found: Drift, images: ImageSet | ArrayImages, job: Job) -> None:
-    """The images whose answer changed: one file each, and all on one sheet."""
-    flips = found.flipped[:_FLIPPED]
-    pictures = {flip.index: images.picture(flip.index) for flip in flips}
-    for index, picture in pictures.items():
-        picture.save(directory / f"{index}.png")
-    arrays = {index: np.asarray(picture) for index, picture in pictures.items()}
-    (directory / "sheet.png").write_bytes(contact_sheet(arrays, flips, job.class_names))
 
 
 def seconded(session: Session, job: Job, one: Built) -> None:
@@ -185,7 +192,7 @@ def seconded(session: Session, job: Job, one: Built) -> None:
     one.tensorflow = TensorflowCheck(outputs=rows, **content)
 
 
-def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
+def agreed(session: Session, job: Job, task: Task, built: list[Built]) -> Agreed | None:
     """Every two int8 artifacts against each other, and where they part when they do.
 
     TensorRT's integers are its own (symmetric): it answers to the float reference alone.
@@ -200,7 +207,7 @@ def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
         return None
 
     def make(directory: Path, _line: Line) -> None:
-        found = agreement({one.target.name: _first(answers.load(_pictures(one))) for one in held})
+        found = agreement({one.target.name: answers.load(_pictures(one)) for one in held}, task=task)
         parted = []
         for pair in found.pairs:
             first, second = (next(o for o in held if o.target.name == n) for n in (pair.first, pair.second))
@@ -212,6 +219,7 @@ def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
     key = {
         "artifacts": {one.target.name: one.sha256s for one in held},
         "answers": [_pictures(one).name for one in held],
+        "task": task.name,
     }
     content = json.loads((session.stage("agreement", key, make) / "agreement.json").read_text())
     pairs = tuple(
@@ -221,10 +229,6 @@ def agreed(session: Session, job: Job, built: list[Built]) -> Agreed | None:
         Agreement(tuple(content["agreement"]["names"]), content["agreement"]["n"], pairs),
         {(d["first"], d["second"]): Divergence(**d["at"]) for d in content["divergences"] if d["at"]},
     )
-
-
-def _first(arrays: list[np.ndarray]) -> np.ndarray:
-    return arrays[0].reshape(len(arrays[0]), -1)
 
 
 def _pictures(one: Built) -> Path:

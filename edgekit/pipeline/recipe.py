@@ -73,6 +73,13 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Task:
+    """What the outputs mean; "auto" decides by their shapes and by what labels and class names say."""
+
+    name: Literal["auto", "tensors", "classification", "segmentation"] = "auto"
+
+
+@dataclass(frozen=True)
 class Limits:
     """Thresholds asked of gates, as `edgekit.targets.Promises` names them.
 
@@ -84,6 +91,8 @@ class Limits:
     min_float_sqnr_db: float | Off | None = None
     max_top1_drop: float | Off | None = None
     proven_drop: bool | None = None
+    min_sqnr_db: float | Off | None = None
+    min_equal: float | Off | None = None
     min_agreement: float | Off | None = None
     min_pairwise_agreement: float | Off | None = None
     max_partitions: int | Off | None = None
@@ -159,6 +168,7 @@ class Recipe:
     data: Data = field(default_factory=Data)
     quantize: Quantize = field(default_factory=Quantize)
     target: Target = field(default_factory=Target)
+    task: Task = field(default_factory=Task)
     verify: Verify = field(default_factory=Verify)
     device: Device = field(default_factory=Device)
     machine: Machine = field(default_factory=Machine)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgekit.report import facts, formats, units
+from edgekit.report import facts, formats, outputs, units
 from edgekit.report.markdown import code, table, text
 
 
@@ -74,6 +74,11 @@ def _use(report: dict[str, Any]) -> str:
             "Trying out the tool chain, integration tests and comparisons of speed and of quantization. The "
             "classes are generated figures: for photographs train or load weights made for them."
         )
+    if (report.get("task") or {}).get("name") in ("tensors", "segmentation"):
+        return (
+            "Inference on devices, on inputs like those it was evaluated on. Whether it suits a use with "
+            "consequences for people has not been examined."
+        )
     return (
         "Image classification on devices, on pictures like those it was evaluated on. Whether it suits a use "
         "with consequences for people has not been examined."
@@ -121,8 +126,15 @@ def _tensors(target: str, manifest: dict[str, Any]) -> list[str]:
     return [*signature, *table(["", "name", "dtype", "shape", "scale", "zero point"], rows)]
 
 
+def _scores(manifest: dict[str, Any]) -> int | None:
+    """Which output holds class scores; None where none does."""
+    return (manifest.get("task") or {"scores": 0})["scores"]
+
+
 def _labels(manifest: dict[str, Any]) -> str:
     labels = manifest["labels"]
+    if _scores(manifest) is None and labels is None:
+        return f"The task is {text(manifest['task']['name'])}: outputs are numbers, named in the table above."
     if labels is None:
         return "No class names came with the weights: output i is class i."
     return (
@@ -134,6 +146,9 @@ def _measured(report: dict[str, Any], target: str) -> list[str]:
     artifact = report["artifacts"][target]
     drift, latency = artifact.get("drift"), artifact.get("latency")
     lines = [f"- accuracy: {text(facts.drift_sentence(drift))}" if drift else "- accuracy: not measured"]
+    for name, shape, *figures in outputs.rows(drift):
+        lines.append(f"- output {code(name)} ({text(shape)}): {text(figures[0])} against the float model's")
+    lines += [f"- {text(name)}: {text(said)}" for name, said in outputs.figures(drift)]
     if latency:
         how = text(facts.latency_sentence(latency))
         lines.append(f"- latency p50 / p90 / p99: {facts.percentiles(latency)} ({how})")
@@ -222,7 +237,10 @@ def _golden(manifest: dict[str, Any]) -> str:
     agree = "integers agree exactly; other kernels may differ by a step or two."
     if manifest["outputs"][0]["dtype"].startswith("float"):
         agree = "the outputs agree within rounding; other kernels may differ more."
+    said = "top-5" if _scores(manifest) is not None else "extremes and mean of every output"
+    several = "s" if len(manifest["inputs"]) > 1 else ""
     return (
-        f"{code('golden/')} holds {vectors}: picture, expected input tensor, expected output tensor, top-5. "
+        f"{code('golden/')} holds {vectors}: picture, expected input tensor{several}, expected output tensor"
+        f"{'s' if len(manifest['outputs']) > 1 else ''}, {said}. "
         f"Run them on the device: with the same runtime {agree}"
     )

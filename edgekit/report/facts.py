@@ -6,16 +6,14 @@ that they cannot contradict each other.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from edgekit.report import formats, units
 from edgekit.report.schema import EVERY
 
-METRICS = {"top1": "top-1", "top5": "top-5"}
+METRICS = {"top1": "top-1", "top5": "top-5", "miou": "mean IoU"}
 
 
 @dataclass(frozen=True)
@@ -237,7 +235,8 @@ def accuracy_figure(report: dict[str, Any], target: str) -> Figure | None:
             value, _, unit = text.partition(" ")
             return Figure("SQNR", value, unit, "no labels: signal to noise of the outputs", pictures)
         value, unit = units.percent(drift["agreement"])
-        return Figure("Agreement", value, unit, "same answer as float (no labels)", pictures)
+        same = "same answer" if drift.get("answers", "answers") == "answers" else f"same {drift['answers']}"
+        return Figure("Agreement", value, unit, f"{same} as float (no labels)", pictures)
     value, unit = units.percent(drift["artifact"])
     spread = interval(drift)
     detail = f"95 % interval of the drop {spread} points" if spread else ""
@@ -304,9 +303,11 @@ def drift_sentence(drift: dict[str, Any]) -> str:
     if drift["p_value"] is not None:
         parts.append(f"McNemar p {p_value(drift['p_value'])}")
     if drift["agreement"] is not None:
-        parts.append(f"{units.said(units.percent(drift['agreement']))} of answers agree")
+        counted = drift.get("answers", "answers")
+        parts.append(f"{units.said(units.percent(drift['agreement']))} of {counted} agree")
     if drift["sqnr_db"] is not None:
-        parts.append(f"output SQNR {units.decibels(drift['sqnr_db'])}")
+        which = "lowest " if len(drift.get("outputs") or ()) > 1 else ""
+        parts.append(f"{which}output SQNR {units.decibels(drift['sqnr_db'])}")
     return f"{', '.join(parts)}; {drift['n']:,} images, {tally(drift['flipped']):,} flipped"
 
 
@@ -334,82 +335,6 @@ def _ratio(reference: float, ours: float, better: str, worse: str, than: str) ->
     return f"{units.digits(ratio, 2)}{units.TIMES} {word} than {than}"
 
 
-def provenance(report: dict[str, Any]) -> list[tuple[str, list[tuple[str, str, bool]]]]:
-    """What the figures stand on: groups of (label, value, whether it is a hash or code)."""
-    found = report.get("provenance", {})
-    weights, data = found.get("weights", {}), found.get("data", {})
-    cost, machine = report["cost"], report.get("machine", {})
-    recipe = found.get("recipe")
-    if isinstance(recipe, dict):
-        recipe = json.dumps(recipe, indent=2, ensure_ascii=False)
-    groups = [
-        ("Model", [
-            ("name", report["model"], False),
-            ("parameters", f"{cost['params']:,}", False),
-            ("multiply-accumulates", f"{cost['macs']:,}", False),
-            ("memory traffic", units.said(units.size(cost["mem_bytes"])), False),
-            ("peak activations", units.said(units.size(cost["peak_activation_bytes"])), False),
-            ("graph", found.get("graph_hash"), True),
-        ]),
-        ("Weights", [
-            ("kind", weights.get("kind", report["weights"]), False),
-            ("trained", {True: "no: UNTRAINED", False: "yes", None: None}[weights.get("untrained")], False),
-            ("source", weights.get("source"), False),
-            ("sha256", weights.get("sha256"), True),
-        ]),
-        ("Data", [
-            ("name", data.get("name", report["data"]), False),
-            ("calibration", _images(data, "calibration"), False),
-            ("evaluation", _images(data, "evaluation"), False),
-            ("EXIF orientation", _orientation(data), False),
-            ("left out", "; ".join(data.get("skipped") or ()), False),
-            ("sha256", data.get("sha256"), True),
-        ]),
-        ("Machine", [
-            ("processor", machine.get("cpu"), False),
-            ("cores", str(machine["cores"]) if "cores" in machine else None, False),
-            ("system", machine.get("os"), False),
-            ("Python", machine.get("python"), False),
-            ("runtime", machine.get("runtime"), False),
-        ]),
-        ("Versions", [(name, text, False) for name, text in report.get("versions", {}).items()]),
-        ("Files", [
-            (path, sha256, True)
-            for name, artifact in report["artifacts"].items()
-            for path, sha256 in _files(name, artifact)
-        ]),
-        ("Recipe", [("", recipe, True)]),
-    ]  # fmt: skip
-    kept = {
-        title: [(k, str(v), code) for k, v, code in rows if v not in (None, "")] for title, rows in groups
-    }
-    return [(title, rows) for title, rows in kept.items() if rows]
-
-
-def _files(target: str, artifact: dict[str, Any]) -> list[tuple[str, str]]:
-    """Path and sha256 of every file of a model."""
-    files = artifact.get("files") or {}
-    if len(files) < 2:
-        return [(artifact["path"], artifact["sha256"])]
-    return [(f"{target}/{name}", sha256) for name, sha256 in files.items()]
-
-
-def _images(data: dict[str, Any], split: str) -> str | None:
-    """'40 of 2,000 images', or '40 images' when all that were asked for were there."""
-    n, asked = data.get(f"n_{split}"), data.get(f"asked_{split}")
-    if n is None:
-        return None
-    return units.plural(n, "image") if asked in (None, n) else f"{n:,} of {units.plural(asked, 'image')}"
-
-
-def _orientation(data: dict[str, Any]) -> str | None:
-    turned = data.get("turned")
-    if data.get("orientation") is None:
-        return None
-    said = f": {units.plural(turned, 'picture')} not upright" if turned else ""
-    return data["orientation"] + said
-
-
 def about_data(report: dict[str, Any]) -> list[str]:
     """What a reader must know of the pictures: fewer than asked for, left out, or on their side."""
     data = report.get("provenance", {}).get("data", {})
@@ -417,7 +342,10 @@ def about_data(report: dict[str, Any]) -> list[str]:
     for split in ("calibration", "evaluation"):
         n, asked = data.get(f"n_{split}"), data.get(f"asked_{split}")
         if n is not None and asked is not None and n < asked:
-            lines.append(f"{split}: {n:,} of the {units.plural(asked, 'image')} asked for, all there are")
+            why = data.get("evaluation_limit") if split == "evaluation" else None
+            lines.append(
+                f"{split}: {n:,} of the {units.plural(asked, 'image')} asked for, {why or 'all there are'}"
+            )
     lines += [f"left out: {line}" for line in data.get("skipped") or ()]
     if data.get("turned") and data.get("orientation") == "ignored":
         lines.append(
@@ -425,16 +353,3 @@ def about_data(report: dict[str, Any]) -> list[str]:
             "torchvision does; --exif apply turns them"
         )
     return lines
-
-
-def created(report: dict[str, Any]) -> str:
-    """'20 November 2026, 11:20 UTC', or an empty string."""
-    text = report.get("created")
-    if not text:
-        return ""
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
-        return text
-    zone = " UTC" if when.utcoffset() is not None and not when.utcoffset() else ""
-    return f"{when.day} {when:%B %Y, %H:%M}{zone}"

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.report import charts, compare, facts, formats, units, variants
+from edgekit.report import charts, compare, facts, formats, outputs, provenance, units, variants
 from edgekit.report.schema import validate
 
 FLIPPED_SHOWN = 24
@@ -41,7 +41,9 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(units=units, facts=facts, formats=formats, places=PLACES)
+    environment.globals.update(
+        units=units, facts=facts, formats=formats, places=PLACES, output_head=outputs.HEAD
+    )
     environment.filters["breakable"] = _breakable
     return environment
 
@@ -62,7 +64,7 @@ def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
         css=(Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"),
         verdict=facts.verdict(report),
         untrained=facts.untrained(report),
-        created=facts.created(report),
+        created=provenance.created(report),
         targets=[_target(report, name, root) for name in report["artifacts"]],
         gates=facts.gates_of(report),
         remarks=facts.remarks_of(report),
@@ -71,7 +73,7 @@ def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
         agreement=compare.agreement(report),
         delegates=any(a["audit"]["partitions"] is not None for a in report["artifacts"].values()),
         stages=_stages(report["stages"]),
-        provenance=facts.provenance(report),
+        provenance=provenance.provenance(report),
     )
 
 
@@ -120,6 +122,8 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
         "layers": layers,
         "parts": _parts(artifact.get("quantize")),
         "flipped": [_flip(row, root) for row in flipped[:FLIPPED_SHOWN]],
+        "outputs": outputs.rows(drift),
+        "task_figures": outputs.figures(drift),
         "flipped_more": max(0, len(flipped) - FLIPPED_SHOWN),
         "flipped_count": facts.tally(drift["flipped"]) if drift else None,
         "gates_ok": sum(g["ok"] for g in gates),

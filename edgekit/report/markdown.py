@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edgekit.report import charts, compare, facts, formats, units, variants
+from edgekit.report import charts, compare, facts, formats, outputs, provenance, units, variants
 from edgekit.report.schema import validate
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is a letter
@@ -49,6 +49,8 @@ def render_markdown(report: dict[str, Any]) -> str:
         hint = f" Try: {text(gate['hint'])}" if gate.get("hint") else ""
         lines.append(f"- **{text(gate['name'])}**{where}: {text(gate['detail'])}.{hint}")
     lines += [f"- {text(line)}" for line in facts.about_data(report)]
+    if said := outputs.task_sentence(report):
+        lines += ["", f"Task {text(said)}."]
     lines += _targets(report) + _variants(report) + _runtimes(report) + _agreement(report)
     for name, artifact in report["artifacts"].items():
         lines += ["", f"## {text(name)}", ""]
@@ -168,6 +170,11 @@ def _artifact(name: str, artifact: dict[str, Any]) -> list[str]:
     if latency:
         note = f"; {text(latency['note'])}" if latency.get("note") else ""
         lines.append(f"- latency: {text(facts.latency_sentence(latency))}{note}")
+    lines += [f"- {text(name)}: {text(said)}" for name, said in outputs.figures(drift)]
+    if found := outputs.rows(drift):
+        cells = [[code(name), *map(text, rest)] for name, *rest in found]
+        lines += ["", "Every output against the float model's:", ""]
+        lines += table(outputs.HEAD, cells, right=(1, 2, 3, 4))
     profile = charts.error_profile(artifact.get("layers") or [])
     if profile and profile.culprits:
         lines += ["", "Layers whose own quantization adds most to the error:", ""]
@@ -217,11 +224,11 @@ def _stages(report: dict[str, Any]) -> list[str]:
 
 def _provenance(report: dict[str, Any]) -> list[str]:
     lines = ["", "## Provenance", ""]
-    for title, rows in facts.provenance(report):
+    for title, rows in provenance.provenance(report):
         if title in ("Recipe", "Files"):
             continue
         cells = ", ".join(f"{text(k)} {code(v) if is_code else text(v)}" for k, v, is_code in rows)
         lines.append(f"- **{title}**: {cells}")
-    if facts.created(report):
-        lines.append(f"- **Built**: {text(facts.created(report))}")
+    if provenance.created(report):
+        lines.append(f"- **Built**: {text(provenance.created(report))}")
     return lines

@@ -16,7 +16,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from edgekit.report import compare, facts, formats, units
+from edgekit.report import compare, facts, formats, outputs, units
 
 _COLUMNS = 2  # so many targets stand side by side; more of them are rows
 _PAIRS = 3
@@ -123,6 +123,8 @@ def print_summary(report: dict[str, Any], directory: str | Path, console: Consol
     console.print(Padding(_gates(report), (1, 0)))
     for line in facts.about_data(report):
         console.print(Text(line, "yellow"))
+    if said := outputs.task_sentence(report):
+        console.print(Text(f"task {said}", "dim"))
     verdict = facts.verdict(report)
     mark, colour = _MARKS[verdict.ok]
     console.print(Text.assemble((f"{mark} {verdict.word}. ", f"bold {colour}"), verdict.sentence))

@@ -61,7 +61,9 @@ ONNX_TARGETS = (
         io_dtypes=("float32",),
         runtime="onnxruntime",
         words=WORDS,
-        promises=Promises(max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015),
+        promises=Promises(
+            max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
+        ),
         doc="The reference: same numbers as PyTorch up to float rounding.",
     ),
     _onnx(
@@ -76,6 +78,8 @@ ONNX_TARGETS = (
             max_lsb=1,
             min_float_sqnr_db=30.0,
             max_top1_drop=0.015,
+            min_sqnr_db=15.0,
+            min_equal=0.9,
             min_pairwise_agreement=0.99,
             max_undelegated=0,
             min_int8_macs_share=0.5,
@@ -92,7 +96,14 @@ ONNX_TARGETS = (
         io_dtypes=("float32",),
         runtime="tensorrt",
         words=TENSORRT_WORDS,
-        promises=Promises(max_lsb=1, min_float_sqnr_db=30.0, max_top1_drop=0.015, max_latency_ratio=1.0),
+        promises=Promises(
+            max_lsb=1,
+            min_float_sqnr_db=30.0,
+            max_top1_drop=0.015,
+            min_sqnr_db=15.0,
+            min_equal=0.9,
+            max_latency_ratio=1.0,
+        ),
         mixed=True,
         doc="Symmetric int8 as QDQ by TensorRT's explicit rules, for a Jetson to compile.",
     ),

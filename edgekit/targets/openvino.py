@@ -49,7 +49,9 @@ OPENVINO_TARGETS = (
         "openvino-float16",
         activations="float32",
         weights="float16",
-        promises=Promises(max_lsb=1, min_float_sqnr_db=35.0, max_top1_drop=0.015),
+        promises=Promises(
+            max_lsb=1, min_float_sqnr_db=35.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
+        ),
         doc="Half the size at the speed of float32: weights are float16 behind Convert.",
     ),
     _openvino(
@@ -60,6 +62,8 @@ OPENVINO_TARGETS = (
             max_lsb=1,
             min_float_sqnr_db=30.0,
             max_top1_drop=0.015,
+            min_sqnr_db=15.0,
+            min_equal=0.9,
             min_pairwise_agreement=0.99,
             max_undelegated=0,
             min_int8_macs_share=0.5,

@@ -18,8 +18,10 @@ class Promises:
 
     max_lsb: largest difference between the integer simulation and the runtime, in output steps.
     min_float_sqnr_db: what a float file's outputs must keep of the graph's own, in dB.
-    max_top1_drop: accuracy the artifact may lose against the float reference. proven_drop: demands that the
-        whole interval stays below it, not only the estimate.
+    max_top1_drop: accuracy (top-1, or mean IoU) the artifact may lose against the float reference.
+        proven_drop: demands that the whole interval stays below it, not only the estimate.
+    min_sqnr_db: what every output must keep of the float reference's, in dB, where no labels judge the
+        answers. min_equal: share of equal numbers instead, for outputs of whole numbers.
     min_agreement: share of evaluation images on which float and artifact answer alike.
     min_pairwise_agreement: the same between every two int8 artifacts of one build.
     max_partitions, max_undelegated, max_transposes: counts, read from the runtime and the file.
@@ -34,6 +36,8 @@ class Promises:
     min_float_sqnr_db: float | None = None
     max_top1_drop: float | None = None
     proven_drop: bool = False
+    min_sqnr_db: float | None = None
+    min_equal: float | None = None
     min_agreement: float | None = None
     min_pairwise_agreement: float | None = None
     max_partitions: int | None = None

@@ -39,7 +39,9 @@ SAVEDMODEL_TARGETS = (
         runtime="tensorflow",
         baseline="tflite-float32",
         words=WORDS,
-        promises=Promises(max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015),
+        promises=Promises(
+            max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
+        ),
         doc="For teams that go on in TensorFlow: float32, weights as variables, signature serving_default.",
     ),
 )

@@ -41,7 +41,9 @@ TFLITE_TARGETS = (
         activations="float32",
         weights="float32",
         io_dtypes=("float32",),
-        promises=Promises(max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015),
+        promises=Promises(
+            max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
+        ),
         doc="The reference: same numbers as PyTorch up to float rounding.",
     ),
     _tflite(
@@ -49,7 +51,9 @@ TFLITE_TARGETS = (
         activations="float32",
         weights="float16",
         io_dtypes=("float32",),
-        promises=Promises(max_lsb=1, min_float_sqnr_db=35.0, max_top1_drop=0.015),
+        promises=Promises(
+            max_lsb=1, min_float_sqnr_db=35.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
+        ),
         doc="Half the size at the speed of float32: weights are float16 behind DEQUANTIZE.",
     ),
     _tflite(
@@ -61,6 +65,8 @@ TFLITE_TARGETS = (
             max_lsb=1,
             min_float_sqnr_db=30.0,
             max_top1_drop=0.015,
+            min_sqnr_db=15.0,
+            min_equal=0.9,
             min_pairwise_agreement=0.99,
             max_latency_ratio=1.0,
         ),
@@ -71,7 +77,9 @@ TFLITE_TARGETS = (
         activations="int16",
         weights="int8",
         io_dtypes=("int16", "float32"),
-        promises=Promises(max_lsb=1, min_float_sqnr_db=15.0, max_top1_drop=0.015),
+        promises=Promises(
+            max_lsb=1, min_float_sqnr_db=15.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
+        ),
         doc="int16 activations on int8 weights: an accuracy fallback; nothing is delegated, so it is slow.",
     ),
     _tflite(
@@ -79,7 +87,9 @@ TFLITE_TARGETS = (
         activations="float32",
         weights="int8",
         io_dtypes=("float32",),
-        promises=Promises(max_lsb=1, min_float_sqnr_db=15.0, max_top1_drop=0.015),
+        promises=Promises(
+            max_lsb=1, min_float_sqnr_db=15.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
+        ),
         doc="int8 convolution and linear weights, float activations and depthwise: no calibration needed.",
     ),
 )

@@ -1,14 +1,15 @@
-"""Do artifacts of one model answer alike? Logits of several files on the same images -> Agreement.
+"""Do artifacts of one model answer alike? Outputs of several files on the same images -> Agreement.
 
-Every pair is compared: the share of images with the same top-1 class, and the SQNR of one's logits against
-the other's. When a pair parts, `first_divergence` runs both files and names the first value in graph order at
-which they part: quantized with the same scales and integers, two runtimes stay within a step of each other,
-so the SQNR between them falls slowly, and a sudden fall is a difference in meaning.
+Every pair is compared: the share of images with the same answer, as the task sees it, and the SQNR of one's
+outputs against the other's, the lowest of them. When a pair parts, `first_divergence` runs both files and
+names the first value in graph order at which they part: quantized with the same scales and integers, two
+runtimes stay within a step of each other, so the SQNR between them falls slowly, and a sudden fall is a
+difference in meaning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
@@ -18,6 +19,9 @@ import numpy as np
 from edgekit.errors import DataError
 from edgekit.graph.ir import Value
 from edgekit.runtimes.runtime import Inputs
+from edgekit.tasks import Output, Task
+from edgekit.tasks.classification import Classification
+from edgekit.tasks.errors import measure
 from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.placed import Placed, placed_values
 
@@ -72,37 +76,45 @@ class Agreement:
         return asdict(self) | {"matrix": self.matrix()}
 
 
-def agreement(logits: Mapping[str, np.ndarray], max_differing: int = MAX_DIFFERING) -> Agreement:
+def agreement(
+    answers: Mapping[str, np.ndarray | Sequence[np.ndarray]],
+    max_differing: int = MAX_DIFFERING,
+    task: Task | None = None,
+) -> Agreement:
     """Compare every pair of artifacts.
 
     Args:
-        logits: artifact name -> (N, K), all over the same N images.
-    Raises: DataError when shapes differ or a logit is not a number.
+        answers: artifact name -> every output, one array (N, ...) each, all over the same N images.
+        task: what makes two answers the same; None: each artifact has one array of logits (N, K).
+    Raises: DataError when shapes differ or a number is none.
     """
-    arrays = {name: np.asarray(array, np.float64) for name, array in logits.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1 or any(len(shape) != 2 or not shape[0] for shape in shapes.values()):
-        told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise DataError(f"agreement: logits of shapes {told}: equal (N, K) are needed")
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise DataError(f"agreement: {name}'s logits hold NaN or infinity: finite numbers are needed")
-    said = {name: array.argmax(1) for name, array in arrays.items()}
+    arrays = {n: [a] if isinstance(a, np.ndarray) else list(a) for n, a in answers.items()}
+    shapes = {name: [array.shape for array in outputs] for name, outputs in arrays.items()}
+    first_shapes = next(iter(shapes.values()), [])
+    if task is None:
+        task = Classification(tuple(Output("logits", shape[1:]) for shape in first_shapes))
+        wrong = any(len(shape) != 2 for shape in first_shapes)
+    else:
+        wrong = False
+    if wrong or any(s != first_shapes or not s or not s[0][0] for s in shapes.values()):
+        told = ", ".join(f"{name} {' '.join(map(str, shape))}" for name, shape in shapes.items())
+        raise DataError(f"agreement: answers of shapes {told}: equal (N, K) are needed")
     pairs = []
     for first, second in combinations(arrays, 2):
-        apart = np.flatnonzero(said[first] != said[second])
-        n = len(said[first])
+        errors = measure(task.outputs, arrays[first], arrays[second])
+        apart = np.flatnonzero(~task.same(arrays[first], arrays[second]))
+        n = len(arrays[first][0])
         pairs.append(
             Pair(
                 first,
                 second,
                 100.0 * (1.0 - len(apart) / n),
-                float(sqnr_db(arrays[first], arrays[second])),
+                min(one.error.sqnr_db for one in errors),
                 tuple(int(index) for index in apart[:max_differing]),
                 len(apart),
             )
         )
-    return Agreement(tuple(arrays), max((shape[0] for shape in shapes.values()), default=0), tuple(pairs))
+    return Agreement(tuple(arrays), first_shapes[0][0] if first_shapes else 0, tuple(pairs))
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,19 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import DataError
-from edgekit.verify.drift import Flip
+from edgekit.tasks import Change, Flip
 
 _TILE = 120
 _LINE = 14
 _MARGIN = 6
-_INK, _PAPER, _LOST, _GAINED = (32, 33, 36), (255, 255, 255), (190, 40, 40), (30, 120, 60)
+_INK, _PAPER = (32, 33, 36), (255, 255, 255)
+_TONES = {"plain": _INK, "wrong": (190, 40, 40), "right": (30, 120, 60)}
+_CHANGED = (230, 30, 90)
 
 
 def contact_sheet(
     images: Sequence[np.ndarray] | np.ndarray | Mapping[int, np.ndarray],
-    flips: Sequence[Flip],
+    flips: Sequence[Flip | Change],
     class_names: Sequence[str] | None = None,
     *,
     columns: int = 6,
@@ -36,7 +38,7 @@ def contact_sheet(
     from PIL import Image, ImageDraw, ImageFont
 
     font: Any = ImageFont.load_default(11)
-    shown = sorted(flips, key=lambda flip: (-flip.reference_probability, flip.index))[:limit]
+    shown = sorted(flips, key=lambda flip: (-flip.rank, flip.index))[:limit]
     if not shown:
         sheet = Image.new("RGB", (320, 2 * _LINE), _PAPER)
         ImageDraw.Draw(sheet).text((_MARGIN, _MARGIN), "No image changed its answer.", _INK, font)
@@ -50,25 +52,22 @@ def contact_sheet(
         left, top = _MARGIN + (i % columns) * cell[0], _MARGIN + (i // columns) * cell[1]
         tile = Image.fromarray(_pixels(images[flip.index], flip.index)).resize((_TILE, _TILE))
         sheet.paste(tile, (left, top))
-        for row, (text, colour) in enumerate(_captions(flip, class_names)):
+        for row, (text, tone) in enumerate(flip.captions(class_names)):
             fitted = _fit(draw, text, font)
-            draw.text((left, top + _TILE + 2 + row * _LINE), fitted, colour, font)
+            draw.text((left, top + _TILE + 2 + row * _LINE), fitted, _TONES[tone], font)
     return _png(sheet)
 
 
-def _captions(flip: Flip, names: Sequence[str] | None) -> list[tuple[str, tuple[int, int, int]]]:
-    def name(index: int) -> str:
-        return names[index] if names is not None and index < len(names) else f"class {index}"
+def marked(picture: Any, changed: np.ndarray) -> Any:
+    """A picture with the places that changed drawn over it.
 
-    def colour(said: int) -> tuple[int, int, int]:
-        return _INK if flip.label is None else (_GAINED if said == flip.label else _LOST)
+    Args:
+        picture: a PIL image. changed: bool (H, W), of whatever size.
+    """
+    from PIL import Image
 
-    label = f"#{flip.index}" if flip.label is None else f"label {name(flip.label)}"
-    return [
-        (label, _INK),
-        (f"float {name(flip.reference)} {flip.reference_probability:.2f}", colour(flip.reference)),
-        (f"int8 {name(flip.artifact)} {flip.artifact_probability:.2f}", colour(flip.artifact)),
-    ]
+    mask = Image.fromarray((changed * 160).astype(np.uint8)).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.composite(Image.new("RGB", picture.size, _CHANGED), picture.convert("RGB"), mask)
 
 
 def _fit(draw: Any, text: str, font: Any) -> str:

@@ -25,6 +25,9 @@ from edgekit.verify.runtime_fidelity import RuntimeFidelity
 if TYPE_CHECKING:
     from edgekit.device.host import Latency
 
+_SCORES = {"top1": "top-1", "miou": "mean IoU"}  # metrics against labels, with what they are called
+_GOOD_DB = 25.0  # outputs that nothing else judges, below it, are remarked on
+_EQUAL = 0.999  # of whole numbers, such as indices, between a float file and its graph: ties may fall apart
 _RELATIVE = 1e-4  # of a float output, between two interpreters
 
 
@@ -117,10 +120,12 @@ def _fidelity(evidence: Evidence, promises: Promises) -> Gate | None:
         row, least = _Row(promises, "min_float_sqnr_db"), promises.min_float_sqnr_db
         if row.asked is None:
             return None
+        equal = found.equal_share is None or found.equal_share >= _EQUAL
+        whole = "" if found.equal_share is None else f", {found.equal_share:.2%} of whole numbers equal"
         return row.gate(
             "fidelity",
-            least is None or found.sqnr_db >= least,
-            f"outputs at {found.sqnr_db:.1f} dB of the graph's",
+            (least is None or found.sqnr_db >= least) and equal,
+            f"outputs at {found.sqnr_db:.1f} dB of the graph's{whole}",
             f", at least {least:g} wanted" if least is not None else "",
             hint="report this: a lowering is wrong",
         )
@@ -146,21 +151,56 @@ def _drift(evidence: Evidence, promises: Promises) -> list[Gate]:
     where = f"; the error comes from {culprits}" if culprits else ""
     cures = f"more calibration images, the thorough profile, or {evidence.words.gentler}"
     row = _Row(promises, "max_top1_drop", images=found.n)
-    if row.asked is not None and found.metric == "top1":
+    if row.asked is not None and found.metric in _SCORES:
         gates.append(_drop_gate(row, found, promises, where, cures))
     row, least = _Row(promises, "min_agreement", images=found.n), promises.min_agreement
-    if row.asked is not None:
+    if row.asked is not None and found.agreement is not None:
         ok = least is None or found.agreement >= 100 * least
-        said = f"{found.agreement:.2f} % of {found.n} answers agree"
+        counted = "answers" if found.answers == "answers" else f"images' {found.answers}"
+        said = f"{found.agreement:.2f} % of {found.n} {counted} agree"
         limit = f", {100 * least:g} wanted" if least is not None else ""
         gates.append(row.gate("agreement", ok, said, limit, "" if ok else where, cures))
+    return gates + _outputs(found, promises, where, cures)
+
+
+def _outputs(found: Drift, promises: Promises, where: str, cures: str) -> list[Gate]:
+    """Every output of a model whose answers nothing else judges; those of whole numbers by what is equal.
+
+    An output that is far off is so on few images already; that all are near needs enough of them.
+    """
+    if found.task == "classification" or found.metric in _SCORES:
+        return []
+    gates = []
+    reals = [row for row in found.outputs if row.equal_share is None]
+    least, share = promises.min_sqnr_db, promises.min_equal
+    if reals and promises.judges("min_sqnr_db") is not None:
+        worst = min(reals, key=lambda one: one.sqnr_db)
+        ok = least is None or worst.sqnr_db >= least
+        row = _Row(promises, "min_sqnr_db", images=found.n if ok else None)
+        said = f"output {worst.name} at {worst.sqnr_db:.1f} dB of the float model's on {found.n} images"
+        said += f", the lowest of {len(reals)}" if len(reals) > 1 else ""
+        limit = f", at least {least:g} wanted" if least is not None else ""
+        gates.append(row.gate("outputs", ok, said, limit, "" if ok else where, cures))
+        if ok and least is not None and worst.sqnr_db < _GOOD_DB:
+            said = f"{worst.name} at {worst.sqnr_db:.1f} dB, below {_GOOD_DB:g}: worth a look{where}"
+            gates.append(Gate("outputs", True, said, judged=False))
+    wholes = [row for row in found.outputs if row.equal_share is not None]
+    if wholes and promises.judges("min_equal") is not None:
+        worst = min(wholes, key=lambda one: one.equal_share or 0.0)
+        ok = share is None or (worst.equal_share or 0.0) >= share
+        row = _Row(promises, "min_equal", images=found.n if ok else None)
+        said = f"{worst.equal_share:.1%} of the whole numbers of output {worst.name} are equal"
+        limit = f", {share:.0%} wanted" if share is not None else ""
+        gates.append(row.gate("equal outputs", ok, said, limit, "" if ok else where, cures))
     return gates
 
 
 def _drop_gate(row: _Row, found: Drift, promises: Promises, where: str, cures: str) -> Gate:
     """Pass on the estimate (or, if asked, on the interval); say when the images cannot decide."""
+    assert found.drop is not None and found.ci_low is not None and found.ci_high is not None
+    name = _SCORES[found.metric]
     said = (
-        f"top-1 {found.reference:.2f} -> {found.artifact:.2f} %, drop {found.drop:.2f} points "
+        f"{name} {found.reference:.2f} -> {found.artifact:.2f} %, drop {found.drop:.2f} points "
         f"[{found.ci_low:.2f}, {found.ci_high:.2f}] on {found.n} images"
     )
     if promises.max_top1_drop is None:

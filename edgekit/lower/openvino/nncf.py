@@ -24,14 +24,14 @@ from edgekit.targets import Target
 
 
 def quantize_with_nncf(
-    graph: Graph, target: Target, images: Iterable[Sequence[np.ndarray]], **settings: Any
+    graph: Graph, target: Target, images: Iterable[np.ndarray | Sequence[np.ndarray]], **settings: Any
 ) -> Lowered:
     """The int8 files that `nncf.quantize` makes of a float graph.
 
     Args:
         graph: after the float passes; its annotations are ignored.
-        images: calibration inputs, one float32 array an input of the graph, (C, H, W) or (1, C, H, W); all
-            of them are used.
+        images: calibration inputs, float32 (C, H, W) or (1, C, H, W) each, or a list of one array an input;
+            all of them are used.
         settings: further arguments of `nncf.quantize`, such as preset or fast_bias_correction.
     Raises: UsageError when a package is missing, DataError without images or for one of another shape.
     """
@@ -48,9 +48,10 @@ def quantize_with_nncf(
     return lowered(ctx, made, pack(made))
 
 
-def _sample(graph: Graph, image: Sequence[np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...]:
+def _sample(graph: Graph, image: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...]:
     found = []
-    for value, array in zip(graph.inputs, image, strict=True):
+    arrays = [image] if isinstance(image, np.ndarray) else image
+    for value, array in zip(graph.inputs, arrays, strict=True):
         shape = value.shape
         if array.shape not in (shape, shape[1:]):
             raise DataError(
