@@ -66,7 +66,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.report": {"edgekit.errors", "edgekit.targets"},
     # a build's data, record and progress; the other files of the pipeline see every stage
     "edgekit.pipeline.job": {"edgekit.errors"},
-    "edgekit.pipeline.session": {"edgekit.errors", "edgekit.pipeline.store", "edgekit.pipeline.code_hash"},
+    "edgekit.pipeline.session": {
+        "edgekit.errors",
+        "edgekit.pipeline.store",
+        "edgekit.pipeline.code_hash",
+        "edgekit.pipeline.records",
+    },
     "edgekit.pipeline.code_hash": {"edgekit.errors", "edgekit.files", "edgekit.pipeline.store"},
     # those that see everything
     "edgekit.pipeline": {"edgekit"},

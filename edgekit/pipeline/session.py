@@ -6,10 +6,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from edgekit.pipeline import records
 from edgekit.pipeline.code_hash import code_hash
 from edgekit.pipeline.store import Store, key_of
+
+T = TypeVar("T")
+_RECORD = "record.json"
 
 
 class Line(Protocol):
@@ -70,8 +74,29 @@ class Session:
             key: JSON data, everything the result depends on besides the code
                 that `make` can reach.
         """
+        return self._kept(name, key, label, make, make)
+
+    def record(
+        self, name: str, key: dict[str, Any], kind: type[T], make: Callable[[Line], T], label: str = ""
+    ) -> T:
+        """A stage whose result is one record, a dataclass `kind`; see `stage` and records.py."""
+
+        def write(directory: Path, line: Line) -> None:
+            records.write(directory / _RECORD, make(line))
+
+        found: T = records.read(self._kept(name, key, label, write, make) / _RECORD, kind)
+        return found
+
+    def _kept(
+        self,
+        name: str,
+        key: dict[str, Any],
+        label: str,
+        write: Callable[[Path, Line], None],
+        code: Callable[..., Any],
+    ) -> Path:
         with self.step(f"{name} {label}".strip()) as line:
-            digest = key_of(stage=name, code=code_hash(make, self.store), **key)
+            digest = key_of(stage=name, code=code_hash(code, self.store), **key)
             found = self.store.find(name, digest)
             line.cached = found is not None
-            return found or self.store.put(name, digest, lambda directory: make(directory, line))
+            return found or self.store.put(name, digest, lambda directory: write(directory, line))
