@@ -29,6 +29,7 @@ from edgekit.passes.fuse_padding import fuse_padding
 from edgekit.passes.merge_movement import merge_movement
 from edgekit.passes.recognize_activation import recognize_activation
 from edgekit.passes.recognize_channel_shuffle import recognize_channel_shuffle
+from edgekit.passes.recognize_pixel_shuffle import recognize_pixel_shuffle
 from edgekit.passes.rewrite import new_constant
 
 X = noise(1, 4, 8, 8)
@@ -77,6 +78,22 @@ def window(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 FIRES: dict[str, Row] = {
+    "pixels shuffled by hand": (
+        recognize_pixel_shuffle,
+        lambda m, x: x.view(-1, 1, 2, 2, 8, 8).permute(0, 1, 4, 2, 5, 3).reshape(-1, 1, 16, 16),
+        {},
+        X,
+        1,
+        ["pixel_shuffle"],
+    ),
+    "pixels unshuffled by hand": (
+        recognize_pixel_shuffle,
+        lambda m, x: x.view(-1, 4, 4, 2, 4, 2).permute(0, 1, 3, 5, 2, 4).reshape(-1, 16, 4, 4),
+        {},
+        X,
+        1,
+        ["pixel_unshuffle"],
+    ),
     "bn after conv": (
         fold_batch_norm,
         lambda m, x: m.n(m.c(x)),
@@ -340,6 +357,26 @@ FIRES: dict[str, Row] = {
 }
 
 KEPT: dict[str, tuple[Pass, Callable[..., Any], dict[str, Any], torch.Tensor]] = {
+    "pixels: another order": (
+        recognize_pixel_shuffle,
+        lambda m, x: x.view(-1, 1, 2, 2, 8, 8).permute(0, 1, 4, 3, 5, 2).reshape(-1, 1, 16, 16),
+        {},
+        X,
+    ),
+    "pixels: windows of 2 by 4": (
+        recognize_pixel_shuffle,
+        lambda m, x: x.view(-1, 1, 2, 2, 8, 8).permute(0, 1, 4, 2, 5, 3).reshape(-1, 1, 8, 32),
+        {},
+        X,
+    ),
+    "pixels: a piece is read too": (
+        recognize_pixel_shuffle,
+        lambda m, x: (lambda y: (y.permute(0, 1, 4, 2, 5, 3).reshape(-1, 1, 16, 16), y * 2))(
+            x.view(-1, 1, 2, 2, 8, 8)
+        ),
+        {},
+        X,
+    ),
     "bn: result read twice": (
         fold_batch_norm,
         lambda m, x: (lambda y: m.n(y) + y)(m.c(x)),
