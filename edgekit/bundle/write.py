@@ -53,6 +53,7 @@ def write_bundle(
     weights: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     graph_hash: str | None = None,
+    min_runtime_version: str | None = None,
     rejected: bool = False,
     card: str | Callable[[dict[str, Any]], str] | None = None,
     extra: Mapping[str, bytes | str] | None = None,
@@ -73,6 +74,7 @@ def write_bundle(
         golden: {"image": uint8 (H, W, 3) or absent, "inputs": arrays, "outputs": arrays}, as the model
             takes and gives them.
         calibration: name, n and sha256 of the images.
+        min_runtime_version: the oldest runtime that runs the model right; None where it is not known.
         card: the text of MODEL_CARD.md, or a function of the manifest.
         extra: further files by relative name, kept beside the bundle and left out of the manifest.
     Raises: StoreError when the directory holds something else or cannot be written; ArtifactError for a
@@ -113,6 +115,7 @@ def write_bundle(
         "calibration": dict(calibration) if calibration is not None else None,
         "weights": dict(weights) if weights is not None else None,
         "edgekit_version": edgekit_version,
+        "min_runtime_version": min_runtime_version,
         "recipe": dict(recipe) if recipe is not None else None,
         "graph_hash": graph_hash,
         "golden": vectors,

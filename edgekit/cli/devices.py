@@ -118,18 +118,24 @@ def probe(
 @devices.command("doctor")
 def examine(
     device: Annotated[list[str] | None, typer.Argument(help="Ids, or tag:NAME; default all.")] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option("--bundle", help="An artifact's directory: is the runtime new enough for it?"),
+    ] = None,
     inventory: InventoryOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Say what is missing on boards and how to install it."""
+    from edgekit.bundle import check_bundle
     from edgekit.device.doctor import doctor
     from edgekit.device.inventory import load_inventory
 
+    least = check_bundle(bundle).manifest.get("min_runtime_version") if bundle is not None else None
     boards = load_inventory(inventory)
     usable = True
     for chosen in boards.select(device or list(boards.devices)):
         print(chosen.id)
-        for finding in doctor(chosen):
+        for finding in doctor(chosen, least):
             usable &= finding.ok or not finding.needed
             print(f"  {'ok     ' if finding.ok else 'MISSING'} {finding.what:<16} {finding.detail}")
             if not finding.ok and finding.cure:

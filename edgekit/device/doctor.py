@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 
-from edgekit.device.harness import Board
+from edgekit.device.harness import Board, Runtime
 from edgekit.device.inventory import Device
 from edgekit.device.kinds import find_kind
 from edgekit.device.reservation import bad_reason, look, record_success
@@ -33,10 +34,14 @@ def probe(device: Device) -> dict[str, object]:
         return {"facts": facts, "now": kind.probe.now(transport).as_dict()}
 
 
-def doctor(device: Device) -> list[Finding]:
+def doctor(device: Device, min_runtime_version: str | None = None) -> list[Finding]:
     """Check the way to a board, its space, and every runtime of its kind with the delegate it would prove.
 
     A board that has what it needs is no longer marked bad.
+
+    Args:
+        min_runtime_version: what a bundle's manifest asks of TensorFlow Lite; an older one on the board is
+            said.
     """
     kind = find_kind(device.kind)
     bad = bad_reason(device)
@@ -50,7 +55,7 @@ def doctor(device: Device) -> list[Finding]:
             facts = kind.probe.fingerprint(transport)
             name = facts.get("model") or facts.get("cpu") or facts["machine"]
             findings += [Finding("facts", True, f"{name}, {facts.get('os', facts['kernel'])}"), _space(board)]
-            findings += _runtimes(board)
+            findings += _runtimes(board, min_runtime_version)
     except InfrastructureError as error:
         message = str(error)
         return [*findings, Finding("connection", False, message, message.rpartition(": ")[2], needed=True)]
@@ -75,7 +80,7 @@ def _space(board: Board) -> Finding:
     )
 
 
-def _runtimes(board: Board) -> list[Finding]:
+def _runtimes(board: Board, least: str | None) -> list[Finding]:
     kind, findings = find_kind(board.device.kind), []
     wanted = board.device.runtimes or tuple(harness.name for harness in kind.harnesses)
     for name in wanted:
@@ -83,7 +88,7 @@ def _runtimes(board: Board) -> list[Finding]:
         delegate = kind.delegate.get(name, harness.delegates[0])
         try:
             runtime = harness.check(board, delegate)
-            findings.append(Finding(name, True, f"{runtime.name} {runtime.version}, delegate {delegate}"))
+            findings.append(_able(name, runtime, f"delegate {delegate}", least))
         except InfrastructureError:
             raise
         except DeviceError as error:
@@ -91,6 +96,23 @@ def _runtimes(board: Board) -> list[Finding]:
     works = [finding.what for finding in findings if finding.ok]
     detail = f"{', '.join(works)} can measure" if works else "none of them works"
     return [*findings, Finding("a runtime", bool(works), detail, "one of the above", needed=True)]
+
+
+def _able(name: str, runtime: Runtime, detail: str, least: str | None) -> Finding:
+    """A runtime that works; one that is older than the model asks for would refuse it or answer wrong.
+
+    LiteRT counts on its own, and its first release is newer than any that is asked for.
+    """
+    detail = f"{runtime.name} {runtime.version}, {detail}"
+    if least is None or runtime.name != "tflite-runtime" or _release(runtime.version) >= _release(least):
+        return Finding(name, True, detail)
+    cure = f'a runtime from {least} on, or a model built with [target] min_runtime = "{runtime.version}"'
+    return Finding(name, False, f"{detail}: older than {least}, which the model needs", cure)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """(2, 10) of "2.10.1"."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def _reason(error: DeviceError) -> str:

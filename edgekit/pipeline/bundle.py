@@ -13,7 +13,7 @@ from edgekit.bundle import write_bundle
 from edgekit.data import ImageSet
 from edgekit.pipeline.job import Artifact, Built, Facts
 from edgekit.report.card import model_card
-from edgekit.runtimes.runtime import run_vector
+from edgekit.runtimes.runtime import min_runtime_version, run_vector
 
 GOLDEN_VECTORS = 3
 
@@ -45,6 +45,7 @@ def bundle_artifact(facts: Facts, one: Built, report: dict[str, Any], directory:
         weights=report["provenance"]["weights"],
         recipe=facts.recipe.to_dict(),
         graph_hash=report["provenance"]["graph_hash"],
+        min_runtime_version=min_runtime_version(one.file) if one.audit else None,
         rejected=rejected,
         card=lambda manifest: model_card(report, name, manifest),
         extra=extra,

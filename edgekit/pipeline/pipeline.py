@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -85,11 +86,22 @@ def build(
         cache: directory of stage results. display: where progress goes.
     Raises: EdgekitError before anything is written under `out`; a failed gate does not raise.
     """
-    targets = [get_target(name) for name in recipe.target.names]
+    targets = _targets(recipe)
     with _session(recipe.machine, cache, use_cache, display) as session:
         with session.step("resolve"):
             job = _resolve(recipe, trust)
         return _build(session, recipe, job, targets, out)
+
+
+def _targets(recipe: recipes.Recipe) -> list[Target]:
+    """The targets a recipe names, for the runtimes it names."""
+    found = [get_target(name) for name in recipe.target.names]
+    oldest = recipe.target.min_runtime
+    if oldest is None:
+        return found
+    if not re.fullmatch(r"\d+\.\d+(\.\d+)?", oldest):
+        raise UsageError(f'[target] min_runtime = "{oldest}": a version such as "2.9"')
+    return [replace(target, min_runtime=oldest) for target in found]
 
 
 def build_from_python(
@@ -135,7 +147,7 @@ def build_from_python(
         preprocessing=None,
     )
     with _session(recipe.machine, None, True, None) as session:
-        return _build(session, recipe, job, [get_target(t) for t in recipe.target.names], out)
+        return _build(session, recipe, job, _targets(recipe), out)
 
 
 @contextmanager

@@ -65,11 +65,14 @@ class Target:
     """names: artifacts to build; io: dtype of the model's input and output, None for the target's own.
 
     dynamic_batch: leave the batch open in formats that can (ONNX, OpenVINO); TFLite files stay at 1.
+    min_runtime: the oldest TensorFlow Lite that has to run .tflite files ("2.9"): before 2.10 linear layers
+        are written as 1x1 convolutions.
     """
 
     names: tuple[str, ...] = ("tflite-int8",)
     io: Literal["int8", "uint8", "float32"] | None = None
     dynamic_batch: bool = False
+    min_runtime: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 A folder holds, imported when asked for:
 
-    run.py     Runner (files run, one at a time), read_values, settings, version
+    run.py     Runner (files run, one at a time), read_values, settings, version; oldest, where files say
+               which version of the runtime they need
     audit.py   audit, placement: what is executed, what the runtime takes over
     times.py   times: the milliseconds of each part of a file
 

@@ -190,6 +190,13 @@ def settings(kind: str, threads: int = 1) -> dict[str, Any]:
     return _module(kind).settings(threads)
 
 
+def min_runtime_version(source: Source | ModelFile) -> str | None:
+    """The oldest runtime that runs a file right, where files say what they need; None elsewhere."""
+    file = open_source(source)
+    oldest = getattr(_module(file.kind), "oldest", None)
+    return oldest(file) if oldest is not None else None
+
+
 def _module(kind: str) -> Any:
     return opening(kind).part("run")
 

@@ -27,6 +27,7 @@ class Target:
         fitted after placement.
     quantizers: who may choose its integers, edgekit first.
     open_batch: whether a file may leave its batch open.
+    min_runtime: the oldest version of the runtime that has to run the file ("2.9"); empty: a present one.
     promises: the thresholds of the gates where a recipe asks nothing else.
     """
 
@@ -43,6 +44,7 @@ class Target:
     mixed: bool = False
     quantizers: tuple[str, ...] = (OWN,)
     open_batch: bool = False
+    min_runtime: str = ""
     doc: str = field(default="", repr=False)
 
     @property

@@ -22,7 +22,8 @@ from edgekit.data import Preprocessing
 from edgekit.device import kinds
 from edgekit.device.doctor import doctor
 from edgekit.device.evaluation import slice_evaluation
-from edgekit.device.harness.script import LITERT
+from edgekit.device.harness import Runtime
+from edgekit.device.harness.script import LITERT, ScriptHarness
 from edgekit.device.inventory import Device, init_inventory, load_inventory
 from edgekit.errors import UsageError
 
@@ -153,6 +154,27 @@ def test_doctor_names_a_missing_delegate(ssh: Board) -> None:
     board = Device("coral-a", "coral", ssh.transport, python=sys.executable, base=str(ssh.base))
     found = {finding.what: finding for finding in doctor(board)}
     assert "libedgetpu.so.1" in found["litert"].detail and "libedgetpu1-std" in found["litert"].cure
+
+
+@pytest.mark.parametrize(
+    ("runtime", "least", "ok"),
+    [
+        ("tflite-runtime 2.9.1", "2.10", False),
+        ("tflite-runtime 2.9.1", "2.3", True),
+        ("tflite-runtime 2.14.0", "2.10", True),
+        ("ai-edge-litert 1.0.1", "2.10", True),
+        ("tflite-runtime 2.9.1", None, True),
+    ],
+)
+def test_doctor_says_when_a_runtime_is_too_old_for_a_model(
+    runtime: str, least: str | None, ok: bool, local: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, version = runtime.split()
+    monkeypatch.setattr(ScriptHarness, "check", lambda *_args: Runtime(name, version, "3.9"))
+    board = Device("old", "raspberry_pi", local.transport, base=str(local.base), runtimes=("litert",))
+    (found,) = [finding for finding in doctor(board, least) if finding.what == "litert"]
+    assert found.ok == ok and runtime in found.detail
+    assert ok or ("older than 2.10" in found.detail and 'min_runtime = "2.9.1"' in found.cure)
 
 
 def test_the_commands(pi: Board, models: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,10 @@ from litert import annotate, lowered_case, partitions, run_file, undelegated
 from edgekit.graph.ir import Value
 from edgekit.graph.run import run
 from edgekit.lower.tflite import Lowered, lower, prepare
+from edgekit.lower.tflite.oldest_runtime import oldest_runtime
+from edgekit.lower.tflite.reader import read_model
 from edgekit.quantize import simulate
+from edgekit.runtimes.runtime import min_runtime_version
 from edgekit.targets import get_target
 from tests.cases import OP_CASES, Case, Sketch, conv, unary
 
@@ -242,3 +247,43 @@ def test_one_shuffle_that_must_stay_does_not_keep_the_others() -> None:
 
     prepared = prepare(Case(build).graph(), FLOAT)
     assert [node.source for node in prepared.nodes if node.op == "channel_shuffle"] == ["channel_shuffle.1"]
+
+
+# runtimes up to 2.9 take the first of per-channel scales for all channels of FULLY_CONNECTED
+@pytest.mark.parametrize("name", ["linear", "linear-flatten", "linear-tokens", "linear-no-bias"])
+def test_a_linear_layer_is_a_convolution_for_old_runtimes(name: str) -> None:
+    case, present = OP_CASES[name], get_target("tflite-int8")
+    graph = case.graph()
+    annotate(graph, case.images())
+    answers, oldest = [], []
+    for target in (present, replace(present, min_runtime="2.10"), replace(present, min_runtime="2.9.1")):
+        prepared = prepare(graph, target)
+        lowered = lower(prepared, target)
+        answers.append(run_file(lowered.data, case.images(1))[0])
+        oldest.append(oldest_runtime(read_model(lowered.data)))
+        names = {op.builtin for op in lowered.operators}
+        assert ("FULLY_CONNECTED" in names) == (target.min_runtime != "2.9.1")
+    assert oldest == ["2.10", "2.10", "2.3"]
+    assert all(np.array_equal(answer, answers[0]) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "needs"),
+    [
+        ("conv2d-3x3-same", "tflite-int8", "2.3"),
+        ("conv2d-grouped", "tflite-int8", "2.9"),
+        ("pixel_shuffle", "tflite-int8", "2.5"),
+        ("gelu", "tflite-float32", "2.9"),
+        ("linear", "tflite-float32", "2.3"),
+    ],
+)
+def test_a_file_says_which_runtime_it_needs(name: str, target: str, needs: str) -> None:
+    _, lowered = lowered_case(OP_CASES[name], target)
+    assert oldest_runtime(read_model(lowered.data)) == needs
+    assert min_runtime_version(lowered.data) == needs
+
+
+def test_weights_of_int8_before_float_need_the_runtime_that_knows_them() -> None:
+    wide = Case(lambda s: s.linear(s.op("reshape", s.input, shape=(-1, 960)), 64))
+    _, lowered = lowered_case(wide, "tflite-dynamic-int8")
+    assert oldest_runtime(read_model(lowered.data)) == "2.17"

@@ -12,6 +12,8 @@ the same to the bit.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -19,6 +21,8 @@ from edgekit.graph.ir import Node, QuantParams, Value
 from edgekit.lower.tflite import constants
 from edgekit.lower.tflite.builder import Tensor
 from edgekit.lower.tflite.context import NHWC, Context, lowers
+from edgekit.lower.tflite.oldest_runtime import PER_CHANNEL_FULLY_CONNECTED, release
+from edgekit.targets import Target
 
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 STEM_CHANNELS = 4  # folding pays while the input has at most this many channels
@@ -206,10 +210,38 @@ def linear(ctx: Context, node: Node) -> None:
     x = ctx.read(x_value, perm, as_float=not integer)
     data, quant, bias = parameters(ctx, node, x_value, (0, 1), 0, integer=integer)
     result = ctx.write(node.output, perm, integer=integer)
+    if integer and quant is not None and len(quant.scale) > 1 and _without_channels(ctx.target):
+        _as_convolution(
+            ctx, node, x, weight_tensor(ctx, weight.name, data[:, None, None], quant), bias, result
+        )
+        return
     options = schema.FullyConnectedOptionsT(
         fusedActivationFunction=constants.fused(node.attrs.get("activation")), keepNumDims=rank > 2
     )
     ctx.emit("FULLY_CONNECTED", [x, weight_tensor(ctx, weight.name, data, quant), bias], [result], options)
+
+
+def _without_channels(target: Target) -> bool:
+    """Whether the file is for runtimes whose FULLY_CONNECTED reads the first of per-channel scales only."""
+    return bool(target.min_runtime) and release(target.min_runtime) < release(PER_CHANNEL_FULLY_CONNECTED)
+
+
+def _as_convolution(
+    ctx: Context, node: Node, x: Tensor, filters: Tensor, bias: Tensor | None, result: Tensor
+) -> None:
+    """A linear layer as a 1x1 convolution over its rows."""
+    rows = math.prod(x.shape[:-1])
+    image = ctx.like(x, f"{node.output.name}/rows", (1, 1, rows, x.shape[-1]))
+    ctx.reshape(x, image)
+    summed = ctx.like(result, f"{node.output.name}/summed", (1, 1, rows, result.shape[-1]))
+    options = schema.Conv2DOptionsT(
+        padding=VALID,
+        strideH=1,
+        strideW=1,
+        fusedActivationFunction=constants.fused(node.attrs.get("activation")),
+    )
+    ctx.emit("CONV_2D", [image, filters, bias], [summed], options)
+    ctx.reshape(summed, result)
 
 
 def _plain_kernel(node: Node, data: np.ndarray) -> np.ndarray:

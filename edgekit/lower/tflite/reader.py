@@ -107,6 +107,7 @@ class Operator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Mapping[str, int] = field(default_factory=dict, hash=False)
+    version: int = 1
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def _model(source: _Bytes) -> Model:
     version = root.number(0, "<I")
     if version != 3:
         raise _Broken(f"schema version {version}, not 3")
-    codes = [_op_name(code) for code in root.tables(1)]
+    codes = [(_op_name(code), code.number(2, "<i", 1)) for code in root.tables(1)]
     buffers = [_buffer(table) for table in root.tables(4)]
     subgraphs = tuple(_subgraph(table, codes, buffers) for table in root.tables(2))
     if not subgraphs:
@@ -275,7 +276,7 @@ def _buffer(table: _Table) -> np.ndarray:
     return np.frombuffer(table.source.data, np.uint8, size, offset)
 
 
-def _subgraph(table: _Table, codes: list[str], buffers: list[np.ndarray]) -> Subgraph:
+def _subgraph(table: _Table, codes: list[tuple[str, int]], buffers: list[np.ndarray]) -> Subgraph:
     tensors = tuple(_tensor(i, entry, buffers) for i, entry in enumerate(table.tables(0)))
 
     def checked(indices: tuple[int, ...], lowest: int) -> tuple[int, ...]:
@@ -290,7 +291,8 @@ def _subgraph(table: _Table, codes: list[str], buffers: list[np.ndarray]) -> Sub
         if code >= len(codes):
             raise _Broken(f"operator {i} has code {code}, there are {len(codes)}")
         read, written = checked(entry.integers(1), -1), checked(entry.integers(2), 0)
-        operators.append(Operator(i, codes[code], read, written, _options(entry)))
+        name, version = codes[code]
+        operators.append(Operator(i, name, read, written, _options(entry), version))
     graph = Subgraph(
         table.text(4),
         tensors,

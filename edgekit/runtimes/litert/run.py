@@ -19,6 +19,7 @@ import numpy as np
 
 from edgekit.errors import ArtifactError
 from edgekit.lower.tflite.expose import with_outputs
+from edgekit.lower.tflite.oldest_runtime import oldest_runtime
 from edgekit.lower.tflite.reader import read_model
 from edgekit.runtimes.sources import ModelFile, Slot, Source, open_source
 
@@ -163,6 +164,11 @@ def read_values(
         for name, values in found.items():
             values.append(dequantize_from(interpreter.get_tensor(details[name]["index"]), details[name]))
     return {name: np.stack(values) for name, values in found.items()}
+
+
+def oldest(file: ModelFile) -> str:
+    """The oldest TensorFlow Lite runtime that runs a file right."""
+    return oldest_runtime(read_model(file.data, file.where))
 
 
 def version() -> str:
