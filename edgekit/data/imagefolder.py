@@ -6,7 +6,7 @@ everything that was left out; nothing is decoded here. What PATH may hold:
     PATH/<class>/**/*.jpg                  divided by a hash of class and file name: 80 % train, 10 %
                                            calibration, 10 % evaluation, the same on every machine and
                                            unchanged by other files coming or going
-    PATH/<split>/<class>/**/*.jpg          train, val, valid, test ... in any case
+    PATH/<split>/<class>/**/*.jpg          train, val, valid, test, training_set ... in any case
     PATH/*.jpg, PATH/calibration/*.jpg     pictures without labels: to calibrate with, and to compare answers
     .../images/ beside labels/             the annotations are left alone
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ SPLIT_FOLDERS = {
     "evaluation": ("evaluation", "eval", "val", "valid", "validation", "test", "testing"),
 }
 _KNOWN_FOLDERS = frozenset(name for names in SPLIT_FOLDERS.values() for name in names)
+_ENDINGS = re.compile(r"[ _-]?(set|data|images|imgs|\d{4})$")  # training_set, train2017
 _OF_CALIBRATION = ("calibration", "calib")
 _ANNOTATIONS = ("labels", "label", "annotations", "annots", "masks", "mask")
 _JUNK = ("__macosx", "thumbs.db", "desktop.ini", "ehthumbs.db")
@@ -112,6 +114,21 @@ def _holds_pictures(folder: Path) -> bool:
     return bool(_below(folder)[0])
 
 
+def _split_name(folder: Path) -> str:
+    """What a folder's name says of a split: "Training_Set" and "train2017" are training and train."""
+    return _ENDINGS.sub("", folder.name.lower())
+
+
+def _unpacked(root: Path) -> Path:
+    """`root`, or the one folder in it that an archive was packed from: one that is divided into splits."""
+    folders = _folders(root)
+    if len(folders) == 1 and not _loose(root) and _split_name(folders[0]) not in _KNOWN_FOLDERS:
+        inner = _folders(folders[0])
+        if any(_split_name(p) in _KNOWN_FOLDERS for p in inner) and _splits(folders[0], inner):
+            return folders[0]
+    return root
+
+
 def _into_images(root: Path) -> Path:
     """`root`, or its images/ where that stands alone or beside annotations."""
     folders = _folders(root)
@@ -123,8 +140,8 @@ def _into_images(root: Path) -> Path:
 
 def _splits(root: Path, folders: list[Path]) -> dict[str, Path]:
     """The folders that are splits, by their name in lower case; empty when the folders are classes."""
-    named = {p.name.lower(): p for p in reversed(folders) if p.name.lower() in _KNOWN_FOLDERS}
-    others = [p for p in folders if p.name.lower() not in _KNOWN_FOLDERS]
+    named = {_split_name(p): p for p in reversed(folders) if _split_name(p) in _KNOWN_FOLDERS}
+    others = [p for p in folders if _split_name(p) not in _KNOWN_FOLDERS]
     both = all(any(n in named for n in SPLIT_FOLDERS[s]) for s in ("train", "evaluation"))
     inside = all(_folders(p) for p in named.values())
     if named and ((both and inside) or not any(_holds_pictures(p) for p in others)):
@@ -179,10 +196,10 @@ class _Reader:
             self.skipped.append(f"{_plural(len(paths), word)} {why}: {_listed(paths, self.top)}")
 
     def chosen(self, split: str, count: int) -> Chosen:
-        root = _into_images(self.top)
+        root = _into_images(_unpacked(self.top))
         folders = _folders(root)
         splits = _splits(root, folders)
-        if not splits:
+        if not splits:  # folders of classes
             return self._of_classes(root, [p.name for p in self._classes(root)], split, count, split)
         self.skip([p for p in folders if p not in splits.values()], "folder", "beside the splits")
         found = next((splits[name] for name in SPLIT_FOLDERS[split] if name in splits), None)
@@ -197,7 +214,7 @@ class _Reader:
         names = {c.name for place in numbered for c in self._classes(_into_images(place))}
         # Calibration borrows a tenth of train/, which training then leaves alone.
         borrows = not any(name in splits for name in _OF_CALIBRATION)
-        borrowed = found.name.lower() in SPLIT_FOLDERS["train"] and borrows
+        borrowed = _split_name(found) in SPLIT_FOLDERS["train"] and borrows
         part = "" if not borrowed else "calibration" if split == "calibration" else "not calibration"
         return self._of_classes(_into_images(found), sorted(names), split, count, part)
 

@@ -95,12 +95,21 @@ def verdict(report: dict[str, Any], target: str | None = None) -> Verdict:
     if untrained(report):
         said = f"{passed} Nothing here says that the answers are right."
         return Verdict(None, "Passed, but untrained", said)
+    if not _judged_images(report):
+        said = f"{passed} No evaluation images were given: nothing here says how good the answers are."
+        return Verdict(None, "Passed, but not evaluated", said)
     few = [d for d in _drifts(report, target) if d.get("n", 0) < (d.get("min_images") or 0)]
     if few:
         count, least = units.plural(few[0]["n"], "evaluation image"), few[0]["min_images"]
         said = f"{passed} {count} cannot tell how good the answers are: at least {least}."
         return Verdict(None, "Passed, but on too few images", said)
     return Verdict(True, "Ready to ship", passed)
+
+
+def _judged_images(report: dict[str, Any]) -> bool:
+    """Whether there were evaluation images; where a report does not say so, its drift does."""
+    data = report.get("provenance", {}).get("data")
+    return data is None or "n_evaluation" in data or any(_drifts(report, None))
 
 
 def _drifts(report: dict[str, Any], target: str | None) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
         delegates=any(a["audit"]["partitions"] is not None for a in report["artifacts"].values()),
         stages=_stages(report["stages"]),
         provenance=provenance.provenance(report),
+        about_data=facts.about_data(report),
     )
 
 

@@ -38,6 +38,9 @@ def _pairs(images):
         ("Training", "Testing"),
         ("train", "eval"),
         ("train", "test"),
+        ("training_set", "test_set"),
+        ("train2017", "val2017"),
+        ("Train Data", "Test-Images"),
     ],
 )
 def test_split_folders_under_the_names_in_use(tmp_path, train, evaluation):
@@ -48,6 +51,25 @@ def test_split_folders_under_the_names_in_use(tmp_path, train, evaluation):
     assert _pairs(_opened(tmp_path, "evaluation")) == sorted(ImageFolder(tmp_path / evaluation).samples)
     assert {p.parts[-3] for p in _opened(tmp_path, "train").images} == {train}
     assert {p.parts[-3] for p in _opened(tmp_path, "calibration").images} == {train}
+
+
+@pytest.mark.parametrize("beside", ["__MACOSX", "README.txt"])
+def test_an_archive_unpacked_into_a_folder_of_its_own(tmp_path, beside):
+    for split in ("train", "valid"):
+        _fill(tmp_path / "flowers-3" / split / "rose")
+        _fill(tmp_path / "flowers-3" / split / "tulip")
+    if beside == "README.txt":
+        (tmp_path / beside).write_text("exported")
+    else:
+        (tmp_path / beside).mkdir()
+    found = _opened(tmp_path, "evaluation")
+    assert _pairs(found) == sorted(ImageFolder(tmp_path / "flowers-3" / "valid").samples)
+
+
+def test_one_class_of_subfolders_is_one_class(tmp_path):
+    for part in ("2023", "2024"):
+        _fill(tmp_path / "rose" / part, 40)
+    assert _opened(tmp_path, "train").class_names == ("rose",)
 
 
 def test_validation_pictures_come_before_test_pictures(tmp_path):

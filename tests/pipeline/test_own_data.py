@@ -170,3 +170,30 @@ def test_a_verdict_on_too_few_images_is_none(edgekit, cache, tmp_path, asked, le
         assert "Ready to ship" not in text
         assert "Passed, but on too few images" in text
         assert "cannot tell how good the answers are" in (out / "report.md").read_text()
+        assert f"evaluation: {asked}" not in text
+
+
+def test_what_was_left_out_stands_in_every_page(edgekit, cache, folder, tmp_path):
+    root = tmp_path / "images"
+    for split in ("train", "val"):
+        (root / split / "empty").mkdir(parents=True)
+        for name in NAMES[:3]:
+            (root / split / name).symlink_to(folder / name)
+    (root / "val" / "scan.heic").write_bytes(b"")
+    (root / "val" / "loose.png").write_bytes((folder / "blue" / "1.png").read_bytes())
+    out = tmp_path / "out"
+    code, text, err = edgekit("build", NET, "--data", f"imagefolder:{root}", "--out", out, *FEW)
+    assert code in (0, 1), err
+    for said in ("1 class folder without pictures: val/empty", "outside the class folders: val/loose.png"):
+        pages = (text, *((out / page).read_text() for page in ("report.md", "report.html", "report.json")))
+        pages += ((out / "tflite-int8" / "MODEL_CARD.md").read_text(),)
+        assert all(said in " ".join(page.replace("\\", "").split()) for page in pages)
+
+
+def test_no_evaluation_images_at_all(cache, tmp_path):
+    images = torch.randn(8, 3, 32, 32)
+    run = package.build(
+        net(), calibration=images, out=tmp_path, quantize={"profile": "fast"}, device={"profile": "off"}
+    )
+    assert run.ok
+    assert "Passed, but not evaluated" in (tmp_path / "report.md").read_text()
