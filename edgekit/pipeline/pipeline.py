@@ -174,13 +174,13 @@ def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
     )
     data, preprocessing = recipe.data, model.preprocessing
     if data.exif is not None:
-        preprocessing = replace(
-            preprocessing, orientation={"apply": "applied", "ignore": "ignored"}[data.exif]
-        )
+        orientation = "applied" if data.exif == "apply" else "ignored"
+        preprocessing = replace(preprocessing, orientation=orientation)
     calibration = Source(data.source, "calibration", data.calibration, preprocessing)
+    evaluation = Source(data.source, "evaluation", data.evaluation, preprocessing)
     example = torch.zeros(model.input_shape)
     if data.source != "embedded":  # a folder that cannot be used is said before minutes of work
-        example = torch.from_numpy(next(calibration.images.batches(1)))
+        example, _ = torch.from_numpy(next(calibration.images.batches(1))), evaluation.images
         if tuple(example.shape) != model.input_shape:
             raise DataError(f"{data.source}: images of {tuple(example.shape)}: {model.input_shape} is needed")
     variant = _named(model)
@@ -199,7 +199,7 @@ def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
         examples=(example,),
         weights=model.weights,
         calibration=calibration,
-        evaluation=Source(data.source, "evaluation", data.evaluation, preprocessing),
+        evaluation=evaluation,
         class_names=data.class_names or model.class_names,
         preprocessing=preprocessing.to_dict(),
     )

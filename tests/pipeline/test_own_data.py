@@ -190,6 +190,17 @@ def test_what_was_left_out_stands_in_every_page(edgekit, cache, folder, tmp_path
         assert all(said in " ".join(page.replace("\\", "").split()) for page in pages)
 
 
+def test_a_split_that_is_not_there_is_said_before_any_work(edgekit, cache, tmp_path):
+    for name in NAMES:
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (32, 32)).save(tmp_path / "train" / name / f"{i}.png")
+    code, _, err = edgekit("build", NET, "--data", f"imagefolder:{tmp_path}", *FEW, "--out", tmp_path / "out")
+    assert code == 2
+    assert "no folder for the evaluation split" in err
+    assert "capture" not in err
+
+
 def test_no_evaluation_images_at_all(cache, tmp_path):
     images = torch.randn(8, 3, 32, 32)
     run = package.build(
