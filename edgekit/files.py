@@ -80,6 +80,11 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         return Path(path)
 
 
+def escaped(name: str) -> str:
+    """A name as text that any file can hold: bytes that were no UTF-8 are written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def sha256_file(path: str | os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

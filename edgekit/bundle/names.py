@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath
 
 from edgekit.errors import ArtifactError
+from edgekit.files import escaped
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
 _DIRECTION = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -24,9 +25,10 @@ def safe_name(text: str, fallback: str = "model") -> str:
 
 def one_line(text: str) -> str:
     """A label as one line of labels.txt: no line breaks, control or direction-changing characters."""
-    text = text.encode("utf-8", "backslashreplace").decode()  # bytes that were no UTF-8, escaped
     kept = "".join(
-        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text if c not in _DIRECTION
+        " " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c
+        for c in escaped(text)
+        if c not in _DIRECTION
     )
     return " ".join(kept.split())
 

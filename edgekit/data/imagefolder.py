@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DataError
-from edgekit.files import user_path
+from edgekit.files import escaped, user_path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # ImageFolder's own
 # What a split's own folder may be called, best first; calibration may borrow from training pictures.
@@ -150,14 +150,9 @@ def _splits(root: Path, folders: list[Path]) -> dict[str, Path]:
 
 
 def _listed(paths: Iterable[Path], root: Path) -> str:
-    names = [_plain(os.path.relpath(path, root)) for path in paths]
+    names = [escaped(os.path.relpath(path, root)) for path in paths]
     more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
-
-
-def _plain(name: str) -> str:
-    """A folder's name as text that any file can hold: bytes that are not UTF-8 as they are escaped."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _plural(count: int, word: str) -> str:
@@ -262,7 +257,7 @@ class _Reader:
             )
         del chosen[count:]
         return Chosen(
-            tuple(_plain(name) for name in names) if labelled else (),
+            tuple(escaped(name) for name in names) if labelled else (),
             tuple(file for file, _ in chosen),
             tuple(label for _, label in chosen) if labelled else None,
             tuple(self.skipped),

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import WeightsError, did_you_mean
+from edgekit.files import escaped
 from edgekit.zoo.names import AUXILIARY, Architecture
 from edgekit.zoo.state_dict import NESTS, Found, choose, entries, find_states
 
@@ -124,9 +125,11 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load, load_file
 
     try:
+        if escaped(str(path)) != str(path):  # the native reader opens names in UTF-8 alone
+            return load(path.read_bytes())
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import UnknownModelError, UsageError, WeightsError
-from edgekit.files import user_path
+from edgekit.files import escaped, user_path
 from edgekit.zoo.checkpoint import file_sha256
 from edgekit.zoo.model import Model
 from edgekit.zoo.weights import preprocessing_from
@@ -101,7 +101,7 @@ def load_exported(
         )
     record = {"kind": "file", "source": str(path), "sha256": file_sha256(path), "untrained": False}
     return Model(
-        path.stem,
+        escaped(path.stem),
         "exported",
         ExportedModule(program).eval(),
         preprocessing_from(_settings(extra, path), side, spec),

@@ -14,7 +14,7 @@ from torch import nn
 
 from edgekit.capture.onnx import OnnxFile, import_onnx, read
 from edgekit.errors import UnknownModelError, UsageError, WeightsError
-from edgekit.files import user_path
+from edgekit.files import escaped, user_path
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
 from edgekit.zoo.model import Model
@@ -68,7 +68,7 @@ def load_onnx(spec: str, weights: str, num_classes: int | None, resolution: int 
     record = {"kind": "file", "source": str(path), "sha256": file.sha256, "untrained": False}
     module = OnnxModule(file, graph).eval()
     preprocessing = preprocessing_from(None, side, spec)
-    return Model(path.stem, "onnx", module, preprocessing, None, record, (1, channels, side, side))
+    return Model(escaped(path.stem), "onnx", module, preprocessing, None, record, (1, channels, side, side))
 
 
 def _picture(graph: Graph, path: Path) -> tuple[int, int]:

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from edgekit.errors import EdgekitError, UnknownModelError, UsageError, WeightsError, did_you_mean
-from edgekit.files import user_path
+from edgekit.files import escaped, user_path
 from edgekit.zoo.checkpoint import fit_state, module_sha256, read_state
 from edgekit.zoo.model import Model
 from edgekit.zoo.weights import file_record, preprocessing_from, untrained_record, weights_path
@@ -71,7 +71,7 @@ def load_user_code(
     preprocessing = preprocessing_from(getattr(module, "preprocessing", None), resolution, spec)
     side = preprocessing.resolution
     shape = (1, 3, side, side)
-    name = _escaped(f"{path.stem}.{function}")
+    name = escaped(f"{path.stem}.{function}")
     return Model(name, "file", module, preprocessing, tuple(names) if names else None, record, shape)
 
 
@@ -91,11 +91,7 @@ class _EscapedFile(SourceFileLoader):
 
     def get_code(self, fullname: str) -> Any:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), _escaped(path))
-
-
-def _escaped(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+        return self.source_to_code(self.get_data(path), escaped(path))
 
 
 def _import(path: Path) -> Any:
@@ -103,7 +99,7 @@ def _import(path: Path) -> Any:
     digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:8]
     name = f"edgekit_user_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}_{digest}"
     loader = None
-    if _escaped(str(path)) != str(path):
+    if escaped(str(path)) != str(path):
         loader = _EscapedFile(name, str(path))
     specification = importlib.util.spec_from_file_location(name, path, loader=loader)
     if specification is None or specification.loader is None:

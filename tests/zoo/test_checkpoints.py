@@ -5,6 +5,7 @@ import collections
 import datetime
 import gzip
 import io
+import os
 import pathlib
 import tarfile
 import zipfile
@@ -13,7 +14,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import nn
 
 from edgekit.errors import WeightsError
@@ -211,6 +212,18 @@ def test_safetensors_under_any_name(tmp_path, name, prefix):
 def test_files_of_torch_under_any_name(tmp_path, name, zipped):
     torch.save({"model": S}, tmp_path / name, _use_new_zipfile_serialization=zipped)
     assert _same(_loaded(tmp_path / name)[0], S)
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.pth", b"caf\xe9.safetensors"])
+def test_names_that_are_not_utf8(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    if path.suffix == ".pth":
+        stream = io.BytesIO()
+        torch.save({"model": S}, stream)
+        path.write_bytes(stream.getvalue())
+    else:
+        path.write_bytes(save(S))
+    assert _same(_loaded(path)[0], S)
 
 
 def _zip(path):
