@@ -225,7 +225,7 @@ def test_a_build_is_printed_in_any_encoding(monkeypatch, cache, folder, built, t
         text = out.buffer.getvalue().decode(encoding)
         assert code == 0, err.buffer.getvalue()
         if command[0] in ("build", "report"):
-            assert ("✓ Ready to ship" if encoding == "utf-8" else "+ Ready to ship") in text
+            assert ("✓  fidelity" if encoding == "utf-8" else "+  fidelity") in text
 
 
 def test_names_that_are_not_utf8(edgekit, folder, tmp_path, monkeypatch):
