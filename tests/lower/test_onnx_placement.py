@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
-from onnx_runs import annotate, lowered_case, op_types, parsed, run_file, session
+from onnx_runs import annotate, lowered_case, op_types, parsed, run_file, runs_in_integers, session
 
 from edgekit import passes
 from edgekit.capture import capture
@@ -377,3 +377,28 @@ def test_an_input_of_integers_is_on_its_grid(activation: str, io: str) -> None:
     placed = Placed(prepared, lowered.files["model.onnx"], lowered.tensors, ports=lowered.ports)
     found = runtime_fidelity(placed, images.numpy())
     assert found.max_lsb <= 1 and found.answers_db > 40
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("op", ["conv2d", "add"])
+def test_an_activation_on_a_grid_below_zero_stays_in_integers(
+    op: str, activation: str, tmp_path: Path
+) -> None:
+    """U-Net: a ReLU whose result is concatenated with what may be negative, on one grid."""
+
+    def build(s: Sketch) -> Value:
+        x = s.op("max_pool2d", s.input, kernel=(2, 2), stride=(2, 2), padding=(0, 0))
+        y = s.conv(x, 8, 3, padding=1, activation=activation if op == "conv2d" else None)
+        y = s.op("add", y, x, activation=activation) if op == "add" else y
+        return s.conv(s.op("concat", y, s.conv(x, 8), dim=1), 6)
+
+    prepared, lowered = lowered_case(Case(build), "onnx-int8")
+    bent = next(node.output for node in prepared.nodes if node.attrs.get("activation"))
+    assert bent.quant is not None and bent.quant.zero_point[0] > -128
+    image = Case(build).images(1)
+    (wanted,), (found,) = simulate(prepared, image), run_file(lowered, image)
+    quant = prepared.outputs[0].quant
+    assert quant is not None and np.abs(found - wanted.numpy()).max() <= 1.01 * quant.scale[0]
+    assert runs_in_integers(lowered, tmp_path)
+    placed = Placed(prepared, lowered.files["model.onnx"], lowered.tensors, ports=lowered.ports)
+    assert runtime_fidelity(placed, image.numpy()).max_lsb <= 1

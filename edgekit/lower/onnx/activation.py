@@ -19,9 +19,30 @@ def activated(ctx: Context, node: Node, tensor: str) -> str:
         kind = (
             "relu"  # the grid ends at 6: ONNX Runtime drops a Relu here, a Clip only if 6 is met to the bit
         )
+    if kind is not None and quant is not None and quant.zero_point[0] > -128 and _in_integers(ctx, node):
+        return _clipped_integers(ctx, node, tensor, quant, six=kind == "relu6")
     if kind == "relu6":
         return ctx.emit("Clip", tensor, ctx.scalar(0.0), ctx.scalar(6.0))
     return ctx.emit("Relu", tensor) if kind == "relu" else tensor
+
+
+def _in_integers(ctx: Context, node: Node) -> bool:
+    """Whether an integer kernel computes the node, were it not for its activation."""
+    whole = all(value.quant is not None for value in node.operands[:2])
+    return whole and node.op in ("conv2d", "linear", "add", "mul") and ctx.target.runtime == "onnxruntime"
+
+
+def _clipped_integers(ctx: Context, node: Node, tensor: str, quant: QuantParams, *, six: bool) -> str:
+    """Relu on a grid that goes below zero, as that of a concat may: a Clip of the integers.
+
+    ONNX Runtime drops a Relu only where the grid ends at zero; with any other it computes the layer in float.
+    """
+    form = constants.stored_as(quant, ctx.target)
+    limits, zero = np.iinfo(form.dtype), form.zero_point[0]
+    high = min(limits.max, zero + round(6.0 / quant.scale[0])) if six else limits.max
+    bounds = [ctx.constant("bound", np.array(bound, form.dtype)) for bound in (zero, high)]
+    stored = ctx.quantized(tensor, quant, f"{node.output.name}/unclipped")
+    return ctx.already_integer(ctx.emit("Clip", stored, *bounds))
 
 
 @lowers()

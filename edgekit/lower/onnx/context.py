@@ -64,6 +64,7 @@ class Context:
         self.floats: dict[Value, str] = {}  # value -> its float tensor, where the file has one to read
         self.integers: dict[Value, str] = {}  # quantized value -> its integer tensor
         self.renamed: dict[str, str] = {}
+        self._whole: set[str] = set()  # results of lowerings that are integers already
         self.batched: set[Value] = set(self.graph.inputs)  # what depends on an input
         self._names: set[str] = {value.name for value in self.graph.values()}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -113,7 +114,16 @@ class Context:
                 self.renamed[tensor] = value.name
             self.floats[value] = tensor
             return
+        if tensor in self._whole:
+            self.renamed[tensor] = self.fresh_name(f"{value.name}/quantized")
+            self.integers[value] = tensor
+            return
         self.integers[value] = self.quantized(tensor, value.quant, f"{value.name}/quantized")
+
+    def already_integer(self, tensor: str) -> str:
+        """Say of a lowering's result that it lies on the grid of its value, as integers."""
+        self._whole.add(tensor)
+        return tensor
 
     def _names_of_values(self) -> set[str]:
         return {value.name for value in self.graph.inputs}
