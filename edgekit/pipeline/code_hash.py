@@ -142,6 +142,7 @@ class _Reader:
         self.name, self.path, self.trees, self.fine = name, path, trees, fine
         self.tree = trees[name]
         self.root = name.split(".")[0]
+        self.by_name = b"import_module" in path.read_bytes()  # else "." begins a file's name, not a module's
         self.package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         self.bound: dict[str, set[str]] = defaultdict(set)
         if name in fine:
@@ -237,7 +238,7 @@ class _Reader:
             yield from self._in_text(node.value)
 
     def _in_text(self, text: str) -> Iterator[str]:
-        name = f"{self.package}{text}" if text.startswith(".") else text
+        name = f"{self.package}{text}" if text.startswith(".") and self.by_name else text
         if name in self.trees:
             yield name
         elif name.endswith(".") and name[:-1] in self.trees and name[:-1] != self.root:

@@ -42,6 +42,9 @@ TOY = {
         def second(name):
             return import_module(f"toy.forms.{name}")
 
+        def fourth():
+            from toy.plugins import f
+
         def third():
             from .. import page
             return late.answer()
@@ -65,11 +68,13 @@ TOY = {
     "deep.py": "import subprocess\nWORKER = 'worker.py'\nFACTS = 'facts.json'\n",
     "worker.py": "print(1)\n",
     "facts.json": "{}",
-    "late.py": "TABLE = {'a': 'toy.named'}\n",
+    "late.py": "TABLE = {'a': 'toy.named'}\nHIDDEN = f'.{TABLE}'\n",
     "named.py": "",
     "forms/__init__.py": "",
     "forms/a.py": "",
     "forms/b/__init__.py": "from toy import deep\n",
+    "plugins/__init__.py": "import importlib as i\nf = lambda n: i.import_module(f'.{n}', 'toy.plugins')\n",
+    "plugins/one.py": "",
 }
 
 
@@ -120,6 +125,7 @@ def units():
                 "toy.pipeline.stages:second",
             },
         ),
+        ("fourth", {"toy", "toy.plugins", "toy.plugins.one", "toy.pipeline.stages:fourth"}),
         ("third", {"toy", "toy.page", "toy.late", "toy.named", "toy.pipeline.stages:third"}),
     ],
 )
