@@ -242,6 +242,10 @@ MODULE_CASES: dict[str, ModuleCase] = {
     ),
     "im2col": ModuleCase(lambda m, x: F.unfold(x, (3, 2), padding=(1, 0), stride=2)),
     "col2im": ModuleCase(_outlook),
+    "conv3d-flat": ModuleCase(
+        lambda m, x: m.cube(x.view(x.shape[0], 1, 4, 8, 8)).flatten(3),
+        with_(cube=lambda: nn.Conv3d(1, 3, (3, 5, 1), padding=(1, 2, 0))),
+    ),
     "weight-standardisation": ModuleCase(_standardized, with_(conv=lambda: nn.Conv2d(4, 6, 3))),
     # normalisation, norms, spreads
     "instance_norm": ModuleCase(

@@ -11,6 +11,10 @@ from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.shapes import infer_shapes
 
 
+class Unsupported(Exception):
+    """An operator whose arguments the graph cannot express; the importers collect them all."""
+
+
 class Builder:
     """Appends nodes to `graph`.
 

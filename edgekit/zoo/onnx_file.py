@@ -6,6 +6,7 @@ names that all exporters agree on; ImageNet's normalisation is assumed, as for u
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,23 +61,28 @@ def load_onnx(spec: str, weights: str, num_classes: int | None, resolution: int 
         )
     file = read(path)
     graph = import_onnx(file, resolution)
-    channels, side = _picture(graph, path)
-    if resolution not in (None, side):
+    shape = _picture(graph, path)
+    if resolution not in (None, *shape[2:]):
         raise UsageError(
-            f"{path}: was exported for {side} px, {resolution} were asked for: leave it out, or export again"
+            f"{path}: was exported for {_sides(shape)}, {resolution} were asked for: "
+            "leave it out, or export again"
         )
     record = {"kind": "file", "source": str(path), "sha256": file.sha256, "untrained": False}
     module = OnnxModule(file, graph).eval()
-    preprocessing = preprocessing_from(None, side, spec)
-    return Model(escaped(path.stem), "onnx", module, preprocessing, None, record, (1, channels, side, side))
+    preprocessing = preprocessing_from(None, min(shape[2:]), spec)
+    if file.dtypes[graph.inputs[0].name] == "uint8":  # pixels as they are
+        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    return Model(escaped(path.stem), "onnx", module, preprocessing, None, record, shape)
 
 
-def _picture(graph: Graph, path: Path) -> tuple[int, int]:
-    """Channels and side of the one picture the graph takes."""
+def _picture(graph: Graph, path: Path) -> tuple[int, int, int, int]:
+    """The shape of the one picture the graph takes; what is not square RGB is calibrated with tensors."""
     shapes = [value.shape for value in graph.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4:
         raise UsageError(f"{path}: takes {shapes or 'nothing'}: one picture (1, C, H, W)")
-    _, channels, height, width = shapes[0]
-    if channels != 3 or height != width:
-        raise UsageError(f"{path}: takes {shapes[0]}: one square RGB picture (1, 3, H, H)")
-    return channels, height
+    batch, channels, height, width = shapes[0]
+    return batch, channels, height, width
+
+
+def _sides(shape: tuple[int, int, int, int]) -> str:
+    return f"{shape[3]} px" if shape[2] == shape[3] else f"{shape[3]} x {shape[2]} px"

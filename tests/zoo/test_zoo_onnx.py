@@ -57,6 +57,8 @@ def test_what_a_file_cannot_honour(offline):
         resolve(str(offline / "bad.onnx"))
 
 
-def test_pictures_only(offline):
-    with pytest.raises(UsageError, match=r"takes \(1, 3, 32, 40\): one square RGB picture"):
-        resolve(written(offline / "wide.onnx", (1, 3, 32, 40)))
+def test_pictures_of_any_shape(offline):
+    wide = resolve(written(offline / "wide.onnx", (1, 3, 32, 40)))
+    assert wide.input_shape == (1, 3, 32, 40) and wide.preprocessing.resolution == 32
+    with pytest.raises(UsageError, match="exported for 40 x 32 px, 64 were asked for"):
+        resolve(str(offline / "wide.onnx"), resolution=64)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.capture.builder import Unsupported
 from edgekit.capture.onnx.builder import Builder, ErfTerm
-from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer, number, positive
+from edgekit.capture.onnx.registry import OnnxNode, constant, importer, number, positive
 from edgekit.graph.ir import Value
 
 
@@ -28,6 +29,13 @@ for _onnx_op, _op in {
     "Exp": "exp",
     "Log": "log",
     "Sqrt": "sqrt",
+    "Softplus": "softplus",
+    "Floor": "floor",
+    "Ceil": "ceil",
+    "Round": "round",
+    "Sign": "sign",
+    "Sin": "sin",
+    "Cos": "cos",
 }.items():
     _unary(_onnx_op, _op)
 
@@ -76,6 +84,14 @@ def selu(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("mul", (imp.emit("elu", (x,), alpha=alpha), gamma))
 
 
+@importer("Celu")
+def celu(imp: Builder, node: OnnxNode, x: Any) -> Value:
+    """max(0, x) + min(0, alpha * (exp(x / alpha) - 1))."""
+    alpha = float(node.get("alpha", 1.0))
+    scaled = imp.emit("mul", (x, 1.0 / alpha))
+    return imp.emit("mul", (imp.emit("elu", (scaled,), alpha=1.0), alpha))
+
+
 @importer("LeakyRelu")
 def leaky_relu(imp: Builder, node: OnnxNode, x: Any) -> Value:
     return imp.emit("leaky_relu", (x,), negative_slope=float(node.get("alpha", 0.01)))
@@ -88,13 +104,6 @@ def prelu(imp: Builder, node: OnnxNode, x: Any, slope: Any) -> Value:
     if slope.size != 1 and (len(aligned) < 2 or aligned[1] != slope.size):
         raise Unsupported(f"slopes of shape {slope.shape} (one, or one a channel)")
     return imp.emit("prelu", (x, slope.reshape(-1)))
-
-
-@importer("Softplus")
-def softplus(imp: Builder, node: OnnxNode, x: Any) -> Value:
-    """relu(x) + log(1 + exp(-|x|)), which does not overflow."""
-    small = imp.emit("exp", (imp.emit("neg", (imp.emit("abs", (x,)),)),))
-    return imp.emit("add", (imp.emit("relu", (x,)), imp.emit("log", (imp.emit("add", (small, 1.0)),))))
 
 
 @importer("Softsign")
@@ -211,14 +220,3 @@ def dropout(imp: Builder, node: OnnxNode, x: Any, ratio: Any = None, training: A
     if training is not None and (isinstance(training, Value) or np.asarray(training).any()):
         raise Unsupported("Dropout in training mode")
     return (x,)
-
-
-@importer("Cast", "CastLike")
-def cast(imp: Builder, node: OnnxNode, x: Any, like: Any = None) -> Any:
-    """Between floats nothing happens: the graph computes in float32."""
-    wanted = node.get("to", 1)
-    if like is not None and not isinstance(like, Value) and like.dtype.kind != "f":
-        wanted = 0
-    if wanted not in (1, 10, 11, 16):  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
-        raise Unsupported("Cast to whole numbers")
-    return x

@@ -10,10 +10,13 @@ import numpy as np
 import torch
 
 from edgekit.capture import builder
-from edgekit.capture.onnx.registry import OnnxNode, Unsupported
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.onnx.registry import OnnxNode
 from edgekit.graph.ir import Node, QuantParams, Value
+from edgekit.graph.ops import PLACES
 from edgekit.graph.shapes import infer_shapes
 
+_WHOLE = frozenset({"greater", "greater_equal", "equal", "floor", "ceil", "round", "sign"})
 TEMPORARY = "~"  # a name until the file's own is known
 
 
@@ -51,8 +54,8 @@ class Builder(builder.Builder):
 
     def value(self, x: Any) -> Value:
         """A Value for a Value, array or number; the same array gives the same constant."""
-        if isinstance(x, Value):
-            return x
+        if isinstance(x, Value | torch.Tensor):
+            return super().value(x)
         if not isinstance(x, np.ndarray):
             x = np.array(x, dtype=np.float32)
         if id(x) not in self.constants:
@@ -82,6 +85,20 @@ class Builder(builder.Builder):
         wanted = tuple(int(d) for d in sizes)
         return self.emit("reshape", (x,), shape=(-1, *wanted[1:]) if wanted else ())
 
+    def is_whole(self, x: Value) -> bool:
+        """Whether a value's numbers are whole by what made it."""
+        node = self.producers.get(x)
+        return node is not None and (node.op in PLACES or node.op in _WHOLE)
+
+    def tensor(self, x: Any) -> Any:
+        """A constant as torch's tensor, under its name; a Value as it is."""
+        if isinstance(x, Value) or x is None:
+            return x
+        made = torch.from_numpy(np.array(x, dtype=np.float32 if x.dtype.kind == "f" else x.dtype))
+        self.constant_names[id(made)] = self.constant_names.get(id(x)) or f"{self.node.name}/constant"
+        self.keep_alive.append(made)
+        return made
+
     def remember(self, array: np.ndarray, params: QuantParams) -> None:
         """`array` came out of integers with these parameters."""
         self.parameters[id(array)] = params
@@ -99,6 +116,16 @@ class Builder(builder.Builder):
             self.keep_alive += [array, turned]
             self.turned[id(array)] = turned
         return self.turned[id(array)]
+
+    def widened(self, array: np.ndarray) -> np.ndarray:
+        """A weight (O, C, k) as (O, C, 1, k), with its quantization and its name."""
+        wide = np.ascontiguousarray(array[:, :, None])
+        if id(array) in self.constant_names:
+            self.constant_names[id(wide)] = self.constant_names[id(array)]
+        if id(array) in self.parameters:
+            self.parameters[id(wide)] = self.parameters[id(array)]
+        self.keep_alive += [array, wide]
+        return wide
 
     def scaled(self, x: Any) -> tuple[Value, float] | None:
         """(y, factor) where x was computed as y * factor or y / (1 / factor)."""

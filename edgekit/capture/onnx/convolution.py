@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer, positive
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.einsum import einsum
+from edgekit.capture.onnx.registry import OnnxNode, constant, importer, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
@@ -18,6 +21,31 @@ Pads = tuple[int, int, int, int]
 
 def ints(node: OnnxNode, name: str, default: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(i) for i in node.get(name) or default)
+
+
+def on_row(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """An importer of images, for sequences (N, C, L) as well: images of one row."""
+
+    def wrapped(imp: Builder, node: OnnxNode, x: Any, *rest: Any) -> Any:
+        if not isinstance(x, Value) or len(x.shape) != 3:
+            return fn(imp, node, x, *rest)
+        attrs = dict(node.attrs)
+        for name, first in (("kernel_shape", 1), ("strides", 1), ("dilations", 1), ("output_padding", 0)):
+            if name in attrs:
+                attrs[name] = [first, *attrs[name]]
+        if "pads" in attrs:
+            low, high = attrs["pads"]
+            attrs["pads"] = [0, low, 0, high]
+        if "output_shape" in attrs:
+            attrs["output_shape"] = [1, attrs["output_shape"][-1]]
+        row = imp.reshape(x, (*x.shape[:2], 1, x.shape[2]))
+        wide = [imp.widened(r) if isinstance(r, np.ndarray) and r.ndim == 3 else r for r in rest]
+        found = fn(imp, replace(node, attrs=attrs), row, *wide)
+        several = found if isinstance(found, tuple) else (found,)
+        lines = tuple(imp.reshape(y, (*y.shape[:2], y.shape[3])) for y in several)
+        return lines if isinstance(found, tuple) else lines[0]
+
+    return wrapped
 
 
 def image(x: Any) -> Value:
@@ -44,6 +72,7 @@ def window_pads(node: OnnxNode, x: Value, kernel: Sequence[int]) -> Pads:
 
 
 @importer("Conv")
+@on_row
 def conv(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> Value:
     x, weight = image(x), constant(weight, "weights")
     return imp.emit(
@@ -57,6 +86,7 @@ def conv(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any = None) ->
 
 
 @importer("ConvTranspose")
+@on_row
 def conv_transpose(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any = None) -> Value:
     """torch crops both ends alike: what the end loses more is sliced off, less is output_padding."""
     x, weight = image(x), constant(weight, "weights")
@@ -146,6 +176,11 @@ def matmul(imp: Builder, node: OnnxNode, a: Any, b: Any) -> Value:
     return imp.emit("matmul", (a, b))
 
 
+@importer("Einsum")
+def einsum_(imp: Builder, node: OnnxNode, *operands: Any) -> Value:
+    return einsum(imp, str(node.attrs["equation"]), [imp.tensor(x) for x in operands])
+
+
 @importer("BatchNormalization")
 def batch_norm(
     imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any, mean: Any, var: Any
@@ -176,6 +211,50 @@ def layer_norm(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any = No
 def instance_norm(imp: Builder, node: OnnxNode, x: Any, weight: Any, bias: Any) -> Value:
     eps = float(node.get("epsilon", 1e-5))
     return imp.emit("group_norm", (x, weight, bias), groups=x.shape[1], eps=eps)
+
+
+@importer("RMSNormalization")
+def rms_norm(imp: Builder, node: OnnxNode, x: Any, weight: Any) -> Value:
+    shape = tuple(x.shape[positive(int(node.get("axis", -1)), len(x.shape)) :])
+    wide = np.ascontiguousarray(np.broadcast_to(constant(weight, "weights"), shape))
+    eps = float(node.get("epsilon", 1e-5))
+    return imp.emit("rms_norm", (x, wide), normalized_shape=shape, eps=eps)
+
+
+@importer("LpNormalization")
+def lp_norm(imp: Builder, node: OnnxNode, x: Any) -> Value:
+    if int(node.get("p", 2)) != 2:
+        raise Unsupported("LpNormalization of order 1 (2)")
+    return imp.emit("l2_normalize", (x,), dim=positive(int(node.get("axis", -1)), len(x.shape)), eps=1e-12)
+
+
+@importer("MeanVarianceNormalization")
+def mean_variance_norm(imp: Builder, node: OnnxNode, x: Any) -> Value:
+    """(x - mean) / (deviation + 1e-9)."""
+    dims = tuple(sorted(positive(a, len(x.shape)) for a in node.get("axes", (0, 2, 3))))
+    apart = imp.emit("sub", (x, imp.emit("mean", (x,), dims=dims, keepdim=True)))
+    power = imp.emit("mean", (imp.emit("mul", (apart, apart)),), dims=dims, keepdim=True)
+    return imp.emit("div", (apart, imp.emit("add", (imp.emit("sqrt", (power,)), 1e-9))))
+
+
+@importer("LRN")
+def local_response_norm(imp: Builder, node: OnnxNode, x: Any) -> Value:
+    """x / (bias + alpha / size * sum of `size` squares) ^ beta: a 1x1 convolution sums over channels."""
+    size, channels = int(node.attrs["size"]), x.shape[1]
+    alpha, beta, bias = (float(node.get(n, d)) for n, d in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    near = np.subtract.outer(np.arange(channels), np.arange(channels))  # output channel less input channel
+    band = ((near <= before) & (-near <= after)).astype(np.float32) * np.float32(alpha / size)
+    square = imp.emit("mul", (x, x))
+    power = imp.emit(
+        "conv2d",
+        (square, band.reshape(channels, channels, 1, 1), np.full(channels, bias, np.float32)),
+        stride=(1, 1),
+        padding=(0, 0, 0, 0),
+        dilation=(1, 1),
+        groups=1,
+    )
+    return imp.emit("mul", (x, imp.emit("pow", (power,), exponent=-beta)))
 
 
 @importer("GroupNormalization")

@@ -19,6 +19,9 @@ from edgekit.errors import ArtifactError, CaptureError, UsageError
 
 OPSETS = range(7, 27)
 _STANDARD = ("", "ai.onnx")
+_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+# TensorProto's types an input may have; whole numbers are real ones of the same value
+_DTYPES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 10: "float16", 11: "float64"}
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,20 @@ class OnnxFile:
     opset: int
     sha256: str
     inputs: dict[str, tuple[int | str | None, ...]]
+    dtypes: dict[str, str]  # of the inputs, as numpy spells them
     outputs: tuple[str, ...]
     initializers: dict[str, np.ndarray]
     nodes: tuple[OnnxNode, ...]
+
+    def channels_last(self, name: str) -> bool:
+        """Whether an input is a picture (N, H, W, C), as TensorFlow's converters leave it."""
+        shape = self.inputs[name]
+        return len(shape) == 4 and shape[3] in _CHANNELS and shape[1] not in _CHANNELS
+
+    def fed(self, name: str, array: np.ndarray) -> np.ndarray:
+        """A float picture (N, C, H, W) as the file's input wants it."""
+        turned = array.transpose(0, 2, 3, 1) if self.channels_last(name) else array
+        return np.ascontiguousarray(turned).astype(self.dtypes[name])
 
 
 def _onnx() -> Any:
@@ -98,6 +112,7 @@ def _flat(model: Any, path: Path, sha256: str, onnx: Any) -> OnnxFile:
         opset,
         sha256,
         {i.name: _shape(i) for i in graph.input if i.name not in initializers},
+        {i.name: _dtype(i) for i in graph.input if i.name not in initializers},
         tuple(o.name for o in graph.output),
         initializers,
         tuple(nodes(graph, onnx)),
@@ -124,12 +139,17 @@ def _attribute(value: Any, onnx: Any) -> Any:
     return value
 
 
+def _dtype(info: Any) -> str:
+    kind = info.type.tensor_type.elem_type
+    if kind not in _DTYPES:
+        raise CaptureError(
+            f"[capture] input {info.name} of the ONNX file has type {kind}: {', '.join(_DTYPES.values())}"
+        )
+    return _DTYPES[kind]
+
+
 def _shape(info: Any) -> tuple[int | str | None, ...]:
     tensor = info.type.tensor_type
-    if tensor.elem_type != 1:  # TensorProto.FLOAT
-        raise CaptureError(
-            f"[capture] input {info.name} of the ONNX file is not float32: an export with float32 inputs"
-        )
     return tuple(
         d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else (d.dim_param or None)
         for d in tensor.shape.dim

@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.capture.builder import Unsupported
 from edgekit.capture.onnx import (  # noqa: F401 (each registers its importers)
     activation,
+    comparison,
     convolution,
     movement,
     pooling,
+    recurrent,
     resize,
 )
 from edgekit.capture.onnx.builder import TEMPORARY, Builder, ErfTerm, Quantized
 from edgekit.capture.onnx.file import OnnxFile
 from edgekit.capture.onnx.file import nodes as nodes_of
 from edgekit.capture.onnx.quantization import filled
-from edgekit.capture.onnx.registry import IMPORTERS, OnnxNode, Unsupported
+from edgekit.capture.onnx.registry import IMPORTERS, OnnxNode
 from edgekit.capture.onnx.saturation import restore_activations
 from edgekit.errors import CaptureError, GraphError
 from edgekit.graph.check import check
@@ -58,9 +61,7 @@ class Importer(Builder):
         self.names.update(file.outputs)
         self.constant_names = {id(array): name for name, array in file.initializers.items()}
         for name, shape in file.inputs.items():
-            value = Value(self.name(name), self._fixed(name, shape, resolution))
-            self.env[name] = value
-            self.graph.inputs.append(value)
+            self.env[name] = self._input(name, self._fixed(name, shape, resolution))
         missing: dict[str, list[str]] = {}
         for node in file.nodes:
             self._import(node, missing)
@@ -68,20 +69,31 @@ class Importer(Builder):
             listing = "; ".join(f"{what} at {_places(where)}" for what, where in sorted(missing.items()))
             raise CaptureError(f"[capture] {file.name}: cannot import {listing}")
         self.graph.outputs = [self._output(name) for name in file.outputs]
+        for name, value in zip(file.outputs, self.graph.outputs, strict=True):
+            if value in self.producers and value.name not in file.outputs:  # a cast that is none passed it on
+                value.name = name
         for value in self.producers:
             if value.name.startswith(TEMPORARY):
                 value.name = self.name(value.name.removeprefix(TEMPORARY))
+
+    def _input(self, name: str, shape: tuple[int, ...]) -> Value:
+        """The graph's input; a picture is (1, C, H, W) and turned to what the file reads."""
+        last = self.file.channels_last(name)
+        value = Value(self.name(name), (shape[0], shape[3], *shape[1:3]) if last else shape)
+        self.graph.inputs.append(value)
+        return self.emit("permute", (value,), dims=(0, 2, 3, 1)) if last else value
 
     def _fixed(
         self, name: str, shape: tuple[int | str | None, ...], resolution: int | None
     ) -> tuple[int, ...]:
         """Batch 1, and the sides that were asked for."""
         fixed = [1 if i == 0 and not isinstance(d, int) else d for i, d in enumerate(shape)]
+        heights = slice(1, 3) if self.file.channels_last(name) else slice(2, 4)
         if resolution is not None and len(fixed) == 4:
-            fixed[2:] = [d if isinstance(d, int) else resolution for d in fixed[2:]]
+            fixed[heights] = [d if isinstance(d, int) else resolution for d in fixed[heights]]
         open_dims = [i for i, d in enumerate(fixed) if not isinstance(d, int)]
         if open_dims or not fixed:
-            sides = len(fixed) == 4 and set(open_dims) <= {2, 3}
+            sides = len(fixed) == 4 and set(open_dims) <= set(range(4)[heights])
             cure = "--resolution PIXELS" if sides else "an export with static shapes"
             raise CaptureError(
                 f"[capture] {self.file.name}: input {name} has the open shape {_spelled(shape)}: {cure}"

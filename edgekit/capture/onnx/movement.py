@@ -6,14 +6,15 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from edgekit.capture.onnx.registry import OnnxNode, Unsupported, importer, integers, number, positive
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.choice import choose, elements, repeated
+from edgekit.capture.onnx.registry import OnnxNode, importer, integers, number, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
     from edgekit.capture.onnx.builder import Builder
-
-_MAX_PIECES = 64  # a gather of scattered indices becomes one slice a run
 
 
 @importer("Shape")
@@ -115,39 +116,33 @@ def slice_(
     dims = list(range(len(low))) if given is None else integers(given, "axes")
     strides = [1] * len(low) if steps is None else integers(steps, "steps")
     for start, end, dim, step in zip(low, high, dims, strides, strict=True):
-        if step < 1:
-            raise Unsupported("Slice backwards")
         dim = positive(dim, len(x.shape))
-        x = cut(imp, x, dim, *slice(start, end, step).indices(x.shape[dim]))
+        if step < 0:
+            last = None if end < -x.shape[dim] else end  # beyond the first entry
+            x = choose(imp, x, dim, range(x.shape[dim])[start:last:step])
+        else:
+            x = cut(imp, x, dim, *slice(start, end, step).indices(x.shape[dim]))
     return x
 
 
 @importer("Gather")
 def gather(imp: Builder, node: OnnxNode, x: Any, index: Any) -> Value:
-    """Constant indices: one slice for every run of equal steps."""
+    """Constant indices of one dimension."""
     if not isinstance(x, Value) or isinstance(index, Value):
         raise Unsupported("Gather with indices that depend on the input")
     dim = positive(int(node.get("axis", 0)), len(x.shape))
-    wanted = [int(i) % x.shape[dim] for i in index.reshape(-1)]
-    pieces = [cut(imp, x, dim, a, b, s) for a, b, s in _runs(wanted)]
-    y = imp.emit("concat", pieces, dim=dim) if len(pieces) > 1 else pieces[0]
+    y = choose(imp, x, dim, [int(i) for i in index.reshape(-1)])
     return y if index.ndim == 1 else imp.reshape(y, (*x.shape[:dim], *index.shape, *x.shape[dim + 1 :]))
 
 
-def _runs(indices: list[int]) -> list[tuple[int, int, int]]:
-    runs: list[tuple[int, int, int]] = []
-    i = 0
-    while i < len(indices):
-        step = indices[i + 1] - indices[i] if i + 1 < len(indices) else 1
-        step = step if step > 0 else 1
-        j = i
-        while j + 1 < len(indices) and indices[j + 1] - indices[j] == step:
-            j += 1
-        runs.append((indices[i], indices[j] + 1, step))
-        i = j + 1
-    if not runs or len(runs) > _MAX_PIECES:
-        raise Unsupported(f"Gather of {len(indices)} indices in {len(runs)} runs (1 to {_MAX_PIECES})")
-    return runs
+@importer("GatherElements")
+def gather_elements(imp: Builder, node: OnnxNode, x: Any, index: Any) -> Value:
+    """A constant index for every element."""
+    if not isinstance(x, Value) or isinstance(index, Value):
+        raise Unsupported("GatherElements with indices that depend on the input")
+    dim = positive(int(node.get("axis", 0)), len(x.shape))
+    table = torch.from_numpy(np.asarray(index, np.int64) % x.shape[dim])
+    return elements(imp, x, lambda ids: ids.gather(dim, table))
 
 
 @importer("Expand")
@@ -166,8 +161,7 @@ def expand(imp: Builder, node: OnnxNode, x: Any, wanted: Any) -> Value:
 @importer("Tile")
 def tile(imp: Builder, node: OnnxNode, x: Any, repeats: Any) -> Value:
     for dim, count in enumerate(integers(repeats, "repeats")):
-        if count > 1:
-            x = imp.emit("concat", [x] * count, dim=dim)
+        x = repeated(imp, x, dim, count)
     return x
 
 

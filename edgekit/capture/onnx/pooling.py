@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgekit.capture.onnx.convolution import image, ints, window_pads
-from edgekit.capture.onnx.registry import OnnxNode, Unsupported, importer, integers, positive
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.onnx.convolution import image, ints, on_row, window_pads
+from edgekit.capture.onnx.registry import OnnxNode, importer, integers, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ def _window(node: OnnxNode, x: Value) -> dict[str, Any]:
 
 
 @importer("MaxPool")
+@on_row
 def max_pool(imp: Builder, node: OnnxNode, x: Any) -> tuple[Value, ...]:
     x = image(x)
     if len([o for o in node.outputs if o]) > 1:
@@ -46,6 +49,7 @@ def max_pool(imp: Builder, node: OnnxNode, x: Any) -> tuple[Value, ...]:
 
 
 @importer("AveragePool")
+@on_row
 def average_pool(imp: Builder, node: OnnxNode, x: Any) -> Value:
     x = image(x)
     if set(ints(node, "dilations", (1, 1))) != {1}:
@@ -110,3 +114,14 @@ def reduce_squares(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Va
 @importer("ReduceL1")
 def reduce_absolute(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Value:
     return _reduce(imp, "sum", node, imp.emit("abs", (x,)), axes)
+
+
+@importer("ReduceLogSum", "ReduceLogSumExp")
+def reduce_log_sum(imp: Builder, node: OnnxNode, x: Any, axes: Any = None) -> Value:
+    """log(sum(x)), or with the largest taken out, max + log(sum(exp(x - max)))."""
+    if node.op == "ReduceLogSum":
+        return imp.emit("log", (_reduce(imp, "sum", node, x, axes),))
+    top = _reduce(imp, "amax", replace(node, attrs={**node.attrs, "keepdims": 1}), x, axes)
+    total = _reduce(imp, "sum", node, imp.emit("exp", (imp.emit("sub", (x, top)),)), axes)
+    low = imp.emit("log", (total,))
+    return imp.emit("add", (low, top if low.shape == top.shape else imp.reshape(top, low.shape)))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgekit.capture.builder import Unsupported
 from edgekit.capture.onnx.builder import Builder, Quantized
-from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer
+from edgekit.capture.onnx.registry import OnnxNode, constant, importer
 from edgekit.graph.ir import QuantParams, Value
 
 _SIGNED = {"int8": ("int8", 0), "uint8": ("int8", 128), "int16": ("int16", 0), "uint16": ("int16", 32768)}
@@ -52,6 +53,8 @@ def dequantize(imp: Builder, node: OnnxNode, x: Any, scale: Any, zero_point: Any
         read = _params(node, constant(scale, "scales"), zero_point, _dtype(zero_point))
         made = x.value.quant
         return x.value if read == made else _rescaled(imp, x.value, made, read)
+    if isinstance(x, Value) and x in imp.graph.inputs:  # whole numbers come in
+        return _read_input(imp, x, constant(scale, "scales"), zero_point)
     if not isinstance(x, np.ndarray):
         raise Unsupported("DequantizeLinear of a tensor that no QuantizeLinear made")
     scale = constant(scale, "scales")
@@ -66,6 +69,13 @@ def dequantize(imp: Builder, node: OnnxNode, x: Any, scale: Any, zero_point: Any
             params = QuantParams(params.scale, params.zero_point, params.dtype, params.axis % x.ndim)
         imp.remember(data, params)
     return data
+
+
+def _read_input(imp: Builder, x: Value, scale: np.ndarray, zero_point: np.ndarray | None) -> Value:
+    """(x - zero_point) * scale."""
+    if zero_point is not None and zero_point.any():
+        x = imp.emit("sub", (x, zero_point.astype(np.float32).reshape(())))
+    return imp.emit("mul", (x, scale.astype(np.float32).reshape(())))
 
 
 def _rescaled(imp: Builder, value: Value, made: QuantParams | None, read: QuantParams) -> Value:

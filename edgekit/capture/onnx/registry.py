@@ -13,14 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.capture.builder import Unsupported
 from edgekit.errors import CaptureError
 from edgekit.graph.ir import Value
 
 IMPORTERS: dict[str, Callable[..., Any]] = {}
-
-
-class Unsupported(Exception):
-    """An operator whose arguments the graph cannot express; the importer collects them all."""
 
 
 @dataclass(frozen=True)

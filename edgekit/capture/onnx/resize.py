@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgekit.capture.onnx.registry import OnnxNode, Unsupported, constant, importer, integers, positive
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.onnx.registry import OnnxNode, constant, importer, integers, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgekit.capture.builder import Unsupported
 from edgekit.capture.torch.elementwise import scaled, unary
 from edgekit.capture.torch.reduction import sum_of
-from edgekit.capture.torch.registry import Unsupported, aten, importer, overloads, positive
+from edgekit.capture.torch.registry import aten, importer, overloads, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgekit.capture.builder import Unsupported
 from edgekit.capture.torch.elementwise import unary
-from edgekit.capture.torch.registry import Unsupported, importer, overloads
+from edgekit.capture.torch.registry import importer, overloads
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.capture.torch.registry import Unsupported, aten, importer, overloads, pair
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.torch.registry import aten, importer, overloads, pair
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:
@@ -158,13 +159,24 @@ def col2im(imp: Builder, x, size, kernel, dilation, padding, stride):
     )
 
 
-def _refused(what: str, *names: str) -> None:
-    def refuse(imp: Builder, *args: Any, **kwargs: Any) -> None:
-        raise Unsupported(what)
+@importer(*overloads("conv3d", "conv3d.padding"))
+def conv3d(imp: Builder, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+    """With a kernel of 1 along the last dimension: that one joins its neighbour, whose steps widen by it."""
+    flat = isinstance(weight, torch.Tensor) and weight.shape[-1] == 1 and not isinstance(padding, str)
+    strides, pads, steps = (_triple(n) for n in (stride, padding if flat else 0, dilation))
+    if not flat or strides != (1, 1, 1) or pads[2]:
+        raise Unsupported("a convolution over three dimensions (one or two)")
+    n, c, depth, height, width = x.shape
+    y = imp.emit(
+        "conv2d",
+        (imp.reshape(x, (n, c, depth, height * width)), imp.derived(weight, weight.squeeze(-1)), bias),
+        stride=(1, 1),
+        padding=(pads[0], pads[0], pads[1] * width, pads[1] * width),
+        dilation=(steps[0], steps[1] * width),
+        groups=groups,
+    )
+    return imp.reshape(y, (*y.shape[:3], y.shape[3] // width, width))
 
-    importer(*overloads(*names))(refuse)
 
-
-_refused(
-    "a convolution over three dimensions (one or two)", "conv3d", "conv3d.padding", "conv_transpose3d.input"
-)
+def _triple(x: Any) -> tuple[int, int, int]:
+    return (x, x, x) if isinstance(x, int) else (x[0], x[len(x) // 2], x[-1])

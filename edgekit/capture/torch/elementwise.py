@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.capture.torch.registry import Unsupported, aten, importer, overloads
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.torch.registry import aten, importer, overloads
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from edgekit.capture.builder import Builder
+from edgekit.capture.builder import Builder, Unsupported
 from edgekit.capture.torch import (  # noqa: F401 (each registers its importers)
     activation,
     comparison,
@@ -35,7 +35,7 @@ from edgekit.capture.torch.fx import (
     root,
     user_line,
 )
-from edgekit.capture.torch.registry import IMPORTERS, Unsupported
+from edgekit.capture.torch.registry import IMPORTERS
 from edgekit.errors import CaptureError, GraphError
 from edgekit.graph.ir import Value
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgekit.capture.builder import Unsupported
 from edgekit.capture.torch.comparison import opposite, truncated
-from edgekit.capture.torch.registry import Unsupported, aten, importer, overloads, positive
+from edgekit.capture.torch.registry import aten, importer, overloads, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgekit.capture.builder import Unsupported
 from edgekit.capture.torch.reduction import largest, smallest, sum_of
-from edgekit.capture.torch.registry import Unsupported, aten, dims_of, importer, overloads, positive
+from edgekit.capture.torch.registry import aten, dims_of, importer, overloads, positive
 
 if TYPE_CHECKING:
     from edgekit.capture.builder import Builder

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgekit.capture.torch.registry import Unsupported, aten, importer, overloads, pair
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.torch.registry import aten, importer, overloads, pair
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:

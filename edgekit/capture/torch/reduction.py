@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgekit.capture.torch.registry import Unsupported, aten, dims_of, importer, overloads, positive
+from edgekit.capture.builder import Unsupported
+from edgekit.capture.torch.registry import aten, dims_of, importer, overloads, positive
 from edgekit.graph.ir import Value
 
 if TYPE_CHECKING:

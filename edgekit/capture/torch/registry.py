@@ -18,10 +18,6 @@ aten = torch.ops.aten
 IMPORTERS: dict[Any, Callable[..., Any]] = {}
 
 
-class Unsupported(Exception):
-    """An operator whose arguments the graph cannot express; the importer collects them all."""
-
-
 def importer(*overloads: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register an importer of these overloads. Raises: CaptureError for a second one."""
 
