@@ -27,9 +27,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,6 +42,7 @@ from edgekit.errors import DataError, UnsupportedError, UsageError
 from edgekit.files import default_root, refuse_unwritable, sha256_file
 from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph
+from edgekit.lower.lowered import lowering_of
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.lower.ports import Ports
 from edgekit.pipeline import evidence, threads
@@ -256,7 +255,7 @@ def _refuse_settings(recipe: recipes.Recipe, targets: list[Target]) -> None:
 
 def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
     """Say what cannot be lowered before minutes are spent on quantizing."""
-    lines = [f"{t.name}: {line}" for t in targets for line in _lowering(t).unsupported(graph, t)]
+    lines = [f"{t.name}: {line}" for t in targets for line in lowering_of(t).unsupported(graph, t)]
     if lines:
         raise UnsupportedError("; ".join(dict.fromkeys(lines)))
 
@@ -371,7 +370,7 @@ def _lowered(
     options: dict[str, Any] = {"io_dtype": io}
     if recipe.target.dynamic_batch and target.open_batch:
         options["dynamic_batch"] = True
-    lowering = _lowering(target)
+    lowering = lowering_of(target)
     prepared = lowering.prepare(source, target, io)
     if quantized is not None and quantized.means is not None and target.mixed:
         prepared = _refitted(session, job, prepared, quantized.means, target)
@@ -438,11 +437,6 @@ def _refitted(session: Session, job: Job, prepared: Graph, means: Path, target: 
         "versions": versions(),
     }
     return load(session.stage("biases", key, make, target.name) / "graph.safetensors")
-
-
-def _lowering(target: Target) -> ModuleType:
-    """The package of the target's format; each has unsupported, prepare and lower."""
-    return import_module(f"edgekit.lower.{target.format}")
 
 
 def _baselines(

@@ -50,6 +50,19 @@ TENSORRT_WORDS = Words(
     untimed="for TensorRT on an NVIDIA GPU; not timed on this host",
 )
 
+FORMS = frozenset(  # what ONNX Runtime's CPU kernels gain by
+    (
+        "unsigned",
+        "padded_image",
+        "end_at_six",
+        "fold_shuffle",
+        "place_for_onnxruntime",
+        "widen_depthwise",
+        "expand_gates",
+        "round_biases",
+    )
+)
+
 _onnx = partial(Target, format="onnx", baseline="onnx-float32", open_batch=True)
 
 ONNX_TARGETS = (
@@ -64,6 +77,7 @@ ONNX_TARGETS = (
         promises=Promises(
             max_lsb=1, min_float_sqnr_db=80.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
         ),
+        forms=frozenset(("fold_shuffle",)),
         doc="The reference: same numbers as PyTorch up to float rounding.",
     ),
     _onnx(
@@ -86,6 +100,9 @@ ONNX_TARGETS = (
             max_latency_ratio=1.0,
         ),
         mixed=True,
+        dtypes=("int8", "float32"),
+        forms=FORMS,
+        alignment=16,
         doc="Static int8 as QDQ, placed where ONNX Runtime's CPU kernels gain by it.",
     ),
     _onnx(
@@ -105,6 +122,8 @@ ONNX_TARGETS = (
             max_latency_ratio=1.0,
         ),
         mixed=True,
+        dtypes=("int8", "float32"),
+        forms=frozenset(("symmetric", "float_bias", "place_for_tensorrt")),
         doc="Symmetric int8 as QDQ by TensorRT's explicit rules, for a Jetson to compile.",
     ),
 )

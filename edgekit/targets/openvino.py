@@ -52,6 +52,7 @@ OPENVINO_TARGETS = (
         promises=Promises(
             max_lsb=1, min_float_sqnr_db=35.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
         ),
+        forms=frozenset(("drop_quantization",)),
         doc="Half the size at the speed of float32: weights are float16 behind Convert.",
     ),
     _openvino(
@@ -71,6 +72,8 @@ OPENVINO_TARGETS = (
         ),
         mixed=True,
         quantizers=(OWN, "nncf"),
+        dtypes=("int8", "float32"),
+        forms=frozenset(("place_quantization", "sum_in_place")),
         doc="Static int8 as FakeQuantize, placed where OpenVINO's CPU kernels gain by it.",
     ),
 )

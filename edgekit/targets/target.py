@@ -23,6 +23,12 @@ class Target:
     io_dtypes: what the file's inputs and outputs may be; the first is the default.
     runtime: what proves the file: its entry in `edgekit.runtimes`.
     baseline: the float target whose latency and size this one's are held against.
+    dtypes: what a value that is computed with may be; without "float32" for integer accelerators.
+    forms: what its lowering does for it alone: names of preparation passes (`lowered.Form`), and of ways to
+        store: "unsigned" activations, "symmetric" ones, "float_bias", "padded_image" (channels of a picture
+        in fours).
+    alignment: channel counts that the kernels take whole are multiples of it: depthwise convolutions are
+        filled up to it where that pays, and pruning keeps to it.
     mixed: whether its lowering leaves operators in float where the runtime gains by it, so that biases are
         fitted after placement.
     quantizers: who may choose its integers, edgekit first.
@@ -41,6 +47,9 @@ class Target:
     baseline: str
     words: Words = field(repr=False)  # repr is what an artifact depends on
     promises: Promises = field(default=Promises(), repr=False)
+    dtypes: tuple[str, ...] = ("float32",)
+    forms: frozenset[str] = frozenset()
+    alignment: int = 8
     mixed: bool = False
     quantizers: tuple[str, ...] = (OWN,)
     open_batch: bool = False
@@ -51,6 +60,11 @@ class Target:
     def quantized(self) -> bool:
         """Whether activations carry integers, so that calibration is needed."""
         return self.activations != "float32"
+
+    @property
+    def integer_only(self) -> bool:
+        """Whether it has no float arithmetic to fall back on."""
+        return "float32" not in self.dtypes
 
     @property
     def precision(self) -> str:

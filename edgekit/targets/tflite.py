@@ -70,6 +70,8 @@ TFLITE_TARGETS = (
             min_pairwise_agreement=0.99,
             max_latency_ratio=1.0,
         ),
+        dtypes=("int8", "float32"),
+        forms=frozenset(("center_matmul_operands", "widen_depthwise")),
         doc="Static int8 in the forms a CPU runs fastest.",
     ),
     _tflite(
@@ -80,6 +82,7 @@ TFLITE_TARGETS = (
         promises=Promises(
             max_lsb=1, min_float_sqnr_db=15.0, max_top1_drop=0.015, min_sqnr_db=15.0, min_equal=0.9
         ),
+        dtypes=("int16", "float32"),
         doc="int16 activations on int8 weights: an accuracy fallback; nothing is delegated, so it is slow.",
     ),
     _tflite(

@@ -10,7 +10,8 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from edgekit.graph.ir import Graph, Value
 from edgekit.graph.run import run
-from edgekit.lower.tflite import Lowered, lower, prepare
+from edgekit.lower.lowered import Lowered
+from edgekit.lower.tflite import lower, prepare
 from edgekit.quantize import qparams
 from edgekit.targets import get_target
 from tests.cases import Case

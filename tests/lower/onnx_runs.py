@@ -12,7 +12,8 @@ import torch
 from litert import annotate
 
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.lower.onnx import Lowered, lower, prepare
+from edgekit.lower.lowered import Lowered
+from edgekit.lower.onnx import lower, prepare
 from edgekit.targets import get_target
 from tests.cases import Case
 

@@ -10,7 +10,8 @@ import torch
 from litert import annotate
 
 from edgekit.graph.ir import Graph
-from edgekit.lower.openvino import Lowered, lower, prepare
+from edgekit.lower.lowered import Lowered
+from edgekit.lower.openvino import lower, prepare
 from edgekit.targets import get_target
 from tests.cases import Case
 

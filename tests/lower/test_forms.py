@@ -11,7 +11,8 @@ from litert import annotate, lowered_case, partitions, run_file, undelegated
 
 from edgekit.graph.ir import Value
 from edgekit.graph.run import run
-from edgekit.lower.tflite import Lowered, lower, prepare
+from edgekit.lower.lowered import Lowered
+from edgekit.lower.tflite import lower, prepare
 from edgekit.lower.tflite.oldest_runtime import oldest_runtime
 from edgekit.lower.tflite.reader import read_model
 from edgekit.quantize import simulate

@@ -16,7 +16,8 @@ from edgekit import passes
 from edgekit.capture import capture
 from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.graph.run import run
-from edgekit.lower.onnx import Lowered, lower, prepare
+from edgekit.lower.lowered import Lowered
+from edgekit.lower.onnx import lower, prepare
 from edgekit.quantize import simulate, sqnr_db
 from edgekit.targets import get_target
 from edgekit.verify.placed import Placed

@@ -19,6 +19,7 @@ from edgekit.errors import UnsupportedError, UsageError
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
 from edgekit.lower import savedmodel
+from edgekit.lower.lowered import Lowered
 from edgekit.lower.savedmodel.operators import OPERATORS
 from edgekit.passes import optimize
 from edgekit.runtimes.tensorflow.run import run_saved_model
@@ -91,7 +92,7 @@ def _relative(found: np.ndarray, wanted: torch.Tensor) -> float:
 
 
 @pytest.fixture(scope="session")
-def written(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[savedmodel.Lowered, Path]:
+def written(tensorflow: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lowered, Path]:
     """NET's lowering and the directory it was written to."""
     lowered = savedmodel.lower(_prepared(NET), TARGET)
     root = tmp_path_factory.mktemp("hand-over")
@@ -115,7 +116,7 @@ def test_a_model_answers_as_torch_does(answers: dict[str, float | str], name: st
     assert found <= TOLERANCE
 
 
-def test_the_files(written: tuple[savedmodel.Lowered, Path]) -> None:
+def test_the_files(written: tuple[Lowered, Path]) -> None:
     lowered, _ = written
     assert list(lowered.files) == [
         "saved_model/saved_model.pb",
@@ -127,11 +128,11 @@ def test_the_files(written: tuple[savedmodel.Lowered, Path]) -> None:
     assert [op.source for op in lowered.operators] == ["conv2d.0", "conv2d.1", "mean.2", "linear.3"]
 
 
-def test_a_second_build_writes_the_same_bytes(written: tuple[savedmodel.Lowered, Path]) -> None:
+def test_a_second_build_writes_the_same_bytes(written: tuple[Lowered, Path]) -> None:
     assert savedmodel.lower(_prepared(NET), TARGET).files == written[0].files
 
 
-def test_the_directory_answers_any_number_of_images(written: tuple[savedmodel.Lowered, Path]) -> None:
+def test_the_directory_answers_any_number_of_images(written: tuple[Lowered, Path]) -> None:
     images = NET.images(19)
     (wanted,) = run(NET.graph(), [images])
     (found,) = run_saved_model(written[1], images.numpy(), written[0].ports)
@@ -159,7 +160,7 @@ print(json.dumps({"before": before, "after": float(loss()), "shapes": shapes}))
 """
 
 
-def test_its_weights_are_variables_that_train(written: tuple[savedmodel.Lowered, Path]) -> None:
+def test_its_weights_are_variables_that_train(written: tuple[Lowered, Path]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", TRAINING, str(written[1])],
         capture_output=True,

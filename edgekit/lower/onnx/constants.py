@@ -25,8 +25,8 @@ def as_numpy(value: Value) -> np.ndarray:
 
 
 def stored_as(quant: QuantParams, target: Target) -> QuantParams:
-    """The file's parameters of an activation: unsigned for ONNX Runtime, whose signed kernels are slow."""
-    if quant.dtype != "int8" or target.runtime != "onnxruntime":
+    """The file's parameters of an activation: unsigned for a target whose signed kernels are slow."""
+    if quant.dtype != "int8" or "unsigned" not in target.forms:
         return quant
     return QuantParams(quant.scale, tuple(z + 128 for z in quant.zero_point), "uint8")
 

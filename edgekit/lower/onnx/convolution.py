@@ -28,7 +28,7 @@ def _bias(ctx: Context, node: Node) -> str | None:
     if value is None:
         return None
     data = constants.as_numpy(value)
-    if weight.quant is None or x.quant is None or ctx.target.runtime == "tensorrt":
+    if weight.quant is None or x.quant is None or "float_bias" in ctx.target.forms:
         return ctx.parameter(value.name, data, None)
     integers, quant = constants.bias(data, x.quant.scale[0], weight.quant)
     return ctx.dequantized(ctx.constant(value.name, integers), quant)
@@ -40,7 +40,8 @@ def _operands(ctx: Context, node: Node) -> tuple[str, str]:
     assert x is not None and weight is not None
     missing = -x.shape[1] % _CHANNELS
     whole = x.quant is None or weight.quant is None or missing == 0
-    if whole or x not in ctx.graph.inputs or ctx.target.runtime != "onnxruntime" or node.attrs["groups"] != 1:
+    wanted = "padded_image" in ctx.target.forms and x in ctx.graph.inputs and node.attrs["groups"] == 1
+    if whole or not wanted:
         return ctx.read(x), ctx.read(weight)
     assert x.quant is not None
     form = constants.stored_as(x.quant, ctx.target)

@@ -7,11 +7,10 @@ open.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from edgekit.errors import UnsupportedError, UsageError
 from edgekit.graph.ir import Graph, Value
 from edgekit.lower import table
+from edgekit.lower.lowered import Lowered, LoweredOp
 from edgekit.lower.onnx import (  # noqa: F401 (each fills the lowering table)
     activation,
     comparison,
@@ -25,41 +24,11 @@ from edgekit.lower.onnx import (  # noqa: F401 (each fills the lowering table)
 )
 from edgekit.lower.onnx.context import CHECKS, LOWERINGS, Context
 from edgekit.lower.onnx.file import Tensor, pack
-from edgekit.lower.ports import Ports, ports_of
+from edgekit.lower.ports import ports_of
 from edgekit.targets import Target
 
 _LIMIT_BYTES = 2**31 - 2**20  # a protobuf message ends at 2 GiB; the structure takes the rest
 _BATCH = "batch"
-
-
-@dataclass(frozen=True)
-class LoweredOp:
-    """One node of the file, in file order, and the graph node it came from; -1 at the edges."""
-
-    name: str
-    builtin: str
-    op: str
-    source: str
-    node_index: int
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """
-    files: "model.onnx" -> its bytes.
-    tensors: value name -> name of the tensor that holds exactly this value: integers where it is quantized.
-    operators: what the file runs, in order.
-    inputs, outputs: names, in order.
-    ports: the tensors of the graph's inputs and outputs.
-    """
-
-    files: dict[str, bytes]
-    tensors: dict[str, str]
-    operators: tuple[LoweredOp, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    ports: Ports
 
 
 def supported(target: Target) -> frozenset[str]:
@@ -120,17 +89,18 @@ def lower(
         tensors=tensors,
         operators=tuple(
             LoweredOp(
-                name,
                 op.op_type,
                 op.graph_op,
                 op.source,
                 op.node_index,
                 tuple(ctx.renamed.get(t, t) for t in op.outputs),
+                name,
             )
             for name, op in zip(names, ctx.operators, strict=True)
         ),
         inputs=tuple(tensor.name for tensor in inputs),
         outputs=tuple(tensor.name for tensor in outputs),
+        batchable=dynamic_batch,
         ports=ports_of(graph, lambda v: v.name, lambda v: given[v].name, channels_last=False),
     )
 

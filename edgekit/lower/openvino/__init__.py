@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.lower.openvino.lowering import Lowered, LoweredOp, lower, supported, unsupported
+from edgekit.lower.openvino.lowering import lower, supported, unsupported
 from edgekit.lower.openvino.prepare import prepare
 
-__all__ = ["Lowered", "LoweredOp", "lower", "prepare", "supported", "unsupported"]
+__all__ = ["lower", "prepare", "supported", "unsupported"]

@@ -17,6 +17,7 @@ import numpy as np
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import MOVES, OPS
+from edgekit.lower.lowered import LoweredOp
 from edgekit.lower.openvino import constants
 from edgekit.lower.openvino.runtime import opset
 from edgekit.lower.table import Check, register
@@ -50,18 +51,6 @@ def moves_codes(node: Node) -> bool:
         return False
     quants = {value.quant for value in (*node.operands, *node.outputs)}
     return len(quants) == 1 and not any(value.is_constant for value in node.operands)
-
-
-@dataclass(frozen=True)
-class LoweredOp:
-    """One operator of the file and the graph node it came from; node_index -1 at the edges."""
-
-    name: str
-    builtin: str
-    op: str
-    source: str
-    node_index: int
-    outputs: tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -121,12 +110,12 @@ class Context:
         results = list(made.outputs())
         self.operators.append(
             LoweredOp(
-                name,
                 kind,
                 node.op if node else "",
                 node.source if node else "",
                 self.node_index,
                 tuple(value.name for value in node.outputs) if node else (),
+                name,
             )
         )
         return results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from edgekit.errors import UsageError
 from edgekit.graph.ir import Graph, Value
 from edgekit.lower import table
+from edgekit.lower.lowered import Lowered
 from edgekit.lower.openvino import (  # noqa: F401 (each fills the lowering table)
     activation,
     comparison,
@@ -20,29 +20,11 @@ from edgekit.lower.openvino import (  # noqa: F401 (each fills the lowering tabl
     pooling,
     resize,
 )
-from edgekit.lower.openvino.context import CHECKS, LOWERINGS, Context, LoweredOp
+from edgekit.lower.openvino.context import CHECKS, LOWERINGS, Context
 from edgekit.lower.openvino.file import pack
 from edgekit.lower.openvino.runtime import openvino
-from edgekit.lower.ports import Ports, ports_of
+from edgekit.lower.ports import ports_of
 from edgekit.targets import Target
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """
-    files: "model.xml" and "model.bin" -> their bytes.
-    tensors: value name -> name of the tensor that holds exactly this value, rounded where it is quantized.
-    operators: what the file holds, in order.
-    inputs, outputs: names, in order.
-    ports: the tensors of the graph's inputs and outputs.
-    """
-
-    files: dict[str, bytes]
-    tensors: dict[str, str]
-    operators: tuple[LoweredOp, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    ports: Ports
 
 
 def supported(target: Target) -> frozenset[str]:
@@ -107,6 +89,7 @@ def lowered(ctx: Context, model: Any, files: dict[str, bytes]) -> Lowered:
     graph = ctx.graph
     return Lowered(
         files=files,
+        batchable=ctx.dynamic,
         tensors=ctx.tensors,
         operators=tuple(ctx.operators),
         inputs=tuple(value.name for value in graph.inputs),

@@ -16,11 +16,11 @@ import numpy as np
 
 from edgekit.errors import DataError, UsageError
 from edgekit.graph.ir import Graph
-from edgekit.lower.openvino.context import LoweredOp
+from edgekit.lower.lowered import Lowered, LoweredOp
 from edgekit.lower.openvino.file import pack
-from edgekit.lower.openvino.lowering import Lowered, build, lowered
+from edgekit.lower.openvino.lowering import build, lowered
 from edgekit.lower.openvino.prepare import prepare
-from edgekit.targets import Target
+from edgekit.targets import Target, get_target
 
 
 def quantize_with_nncf(
@@ -36,7 +36,8 @@ def quantize_with_nncf(
     Raises: UsageError when a package is missing, DataError without images or for one of another shape.
     """
     nncf = _nncf()
-    floating = prepare(graph, replace(target, activations="float32", weights="float32"))
+    kin = replace(get_target(target.baseline), weights="float32")
+    floating = prepare(graph, kin)
     ctx, model = build(floating, target)
     samples = [_sample(graph, image) for image in images]
     if not samples:
@@ -87,7 +88,7 @@ def _name_in_order(model: Any, own: dict[str, LoweredOp]) -> list[LoweredOp]:
         node.set_friendly_name(name)
         home[name] = kin
         if node.get_type_name() != "Constant" and kin:
-            operators[name] = LoweredOp(name, node.get_type_name(), kin.op, kin.source, kin.node_index, ())
+            operators[name] = LoweredOp(node.get_type_name(), kin.op, kin.source, kin.node_index, (), name)
     return [operators[n.get_friendly_name()] for n in order if n.get_friendly_name() in operators]
 
 

@@ -18,9 +18,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgekit.lower.savedmodel.lowering import Lowered, lower, prepare, program_of, unsupported
+    from edgekit.lower.savedmodel.lowering import lower, prepare, program_of, unsupported
 
-__all__ = ["Lowered", "lower", "prepare", "program_of", "unsupported"]
+__all__ = ["lower", "prepare", "program_of", "unsupported"]
 
 
 def __getattr__(name: str) -> Any:

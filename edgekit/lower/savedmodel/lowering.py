@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,11 @@ from edgekit.errors import ArtifactError, UnsupportedError, UsageError
 from edgekit.graph.ir import Graph, Value
 from edgekit.graph.run import run
 from edgekit.lower import tflite
-from edgekit.lower.ports import Ports, ports_of
+from edgekit.lower.lowered import Lowered
+from edgekit.lower.ports import ports_of
 from edgekit.lower.savedmodel.module import identifier
 from edgekit.lower.savedmodel.operators import OPERATORS, SHAPED_BY_RESULT
 from edgekit.lower.savedmodel.program import Program, Shape, Step, Tensor
-from edgekit.lower.tflite import LoweredOp, RemainingTranspose
 from edgekit.lower.tflite.options import read_options
 from edgekit.lower.tflite.reader import Subgraph, read_model
 from edgekit.targets import Target, get_target
@@ -41,29 +40,6 @@ DIRECTORY = "saved_model"
 _BATCHES = (1009, 1013)
 _RANDOM = ("fingerprint.pb",)
 _TIMEOUT_S = 900
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """
-    files: the directory's files by relative path, saved_model/saved_model.pb first.
-    tensors: graph input or output -> its key in the signature; inner values have no name in the file.
-    layouts: the same values -> stored layout: dimension i of the array holds dimension layouts[name][i].
-    certificate: every transposition that is left.
-    operators: the steps of the serving function, in order.
-    batchable: whether the model takes any number of images, or one at a time.
-    ports: the signature's keys of the graph's inputs and outputs.
-    """
-
-    files: dict[str, bytes]
-    tensors: dict[str, str]
-    layouts: dict[str, tuple[int, ...]]
-    certificate: tuple[RemainingTranspose, ...]
-    operators: tuple[LoweredOp, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    batchable: bool
-    ports: Ports
 
 
 def _float(target: Target) -> Target:
@@ -117,7 +93,7 @@ def lower(graph: Graph, target: Target, *, io_dtype: str | None = None) -> Lower
     )
 
 
-def program_of(graph: Graph, target: Target) -> tuple[Program, tflite.Lowered]:
+def program_of(graph: Graph, target: Target) -> tuple[Program, Lowered]:
     """What TensorFlow is to rebuild for a prepared graph, and the float file it was read from."""
     lines = unsupported(graph, target)
     if lines:
@@ -153,7 +129,7 @@ def _with_batch(graph: Graph, batch: int) -> Graph:
     return copy
 
 
-def _program(graph: Graph, first: tflite.Lowered, second: tflite.Lowered, target: Target) -> Program:
+def _program(graph: Graph, first: Lowered, second: Lowered, target: Target) -> Program:
     a, b = read_model(first.data).main, read_model(second.data).main
     if [(op.name, op.inputs, op.outputs) for op in a.operators] != [
         (op.name, op.inputs, op.outputs) for op in b.operators
@@ -198,7 +174,7 @@ def _size(a: int, b: int) -> int:
     return -images
 
 
-def _trained(graph: Graph, lowered: tflite.Lowered, file: Subgraph) -> dict[int, str]:
+def _trained(graph: Graph, lowered: Lowered, file: Subgraph) -> dict[int, str]:
     """Tensor index -> variable name: the graph's float constants, and batch norms no convolution took in.
 
     A constant that several operators read is in the file once for each, as name, name_1, ...

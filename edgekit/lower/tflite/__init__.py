@@ -5,12 +5,10 @@ bytes).
 from __future__ import annotations
 
 from edgekit.lower.tflite.layout import RemainingTranspose
-from edgekit.lower.tflite.lowering import Lowered, LoweredOp, lower, supported, unsupported
+from edgekit.lower.tflite.lowering import lower, supported, unsupported
 from edgekit.lower.tflite.prepare import prepare
 
 __all__ = [
-    "Lowered",
-    "LoweredOp",
     "RemainingTranspose",
     "lower",
     "prepare",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import edgekit
 from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.lower import table
+from edgekit.lower.lowered import Lowered, LoweredOp
 from edgekit.lower.ports import Ports, ports_of
 from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
     activation,
@@ -21,46 +20,8 @@ from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
 )
 from edgekit.lower.tflite.builder import Signature, Tensor, pack
 from edgekit.lower.tflite.context import CHECKS, LOWERINGS, Context
-from edgekit.lower.tflite.layout import NHWC, Perm, RemainingTranspose
+from edgekit.lower.tflite.layout import NHWC
 from edgekit.targets import Target
-
-
-@dataclass(frozen=True)
-class LoweredOp:
-    """One operator of the file, in file order, and the graph node it came from."""
-
-    builtin: str
-    op: str
-    source: str
-    node_index: int
-    outputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """
-    data: the file's bytes.
-    tensors: value name -> name of the tensor that holds exactly this value.
-    layouts: value name -> stored layout: tensor dimension i holds value dimension layouts[name][i].
-    certificate: every TRANSPOSE that is left.
-    operators: what the file runs, in order; node_index -1 for conversions at the edges.
-    inputs, outputs: the signature's names, in order.
-    ports: the tensors of the graph's inputs and outputs.
-    """
-
-    data: bytes
-    tensors: dict[str, str]
-    layouts: dict[str, Perm]
-    certificate: tuple[RemainingTranspose, ...]
-    operators: tuple[LoweredOp, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    ports: Ports
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """What to write, by relative name, the file to load first."""
-        return {"model.tflite": self.data}
 
 
 def supported(target: Target) -> frozenset[str]:
@@ -110,7 +71,7 @@ def lower(
     written = {t for op in ctx.operators for t in op.outputs} | {t for _, t in inputs}
     held = {v: (t, perm) for v, (t, perm) in ctx.stored.items() if t in written and _exact(v, t)}
     return Lowered(
-        data=data,
+        files={"model.tflite": data},
         tensors={v.name: t.name for v, (t, _) in held.items()},
         layouts={v.name: perm for v, (_, perm) in held.items()},
         certificate=tuple(ctx.certificate),

@@ -6,10 +6,8 @@ and in the integer simulation as the file does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from edgekit.graph.check import check
 from edgekit.graph.ir import Graph
+from edgekit.lower.lowered import Form, Pass, prepared
 from edgekit.lower.onnx.prepare.derive_parameters import derive_parameters
 from edgekit.lower.onnx.prepare.end_at_six import end_at_six
 from edgekit.lower.onnx.prepare.expand_channel_shuffle import expand_channel_shuffle
@@ -23,19 +21,17 @@ from edgekit.lower.onnx.prepare.take_integers import take_integers
 from edgekit.lower.onnx.prepare.widen_depthwise import widen_depthwise
 from edgekit.targets import Target
 
-Pass = Callable[[Graph, Target], int]
-
-PASSES: tuple[Pass, ...] = (
+PASSES: tuple[Pass | Form, ...] = (
     derive_parameters,  # first: every other pass copies the parameters it finds
-    end_at_six,
+    Form(end_at_six),
     keep_pooled_dimensions,
-    fold_shuffle,
+    Form(fold_shuffle),
     expand_channel_shuffle,
-    place_for_onnxruntime,  # placement sees the nodes of the file
-    widen_depthwise,  # after placement: only integer kernels gain
-    expand_gates,  # after placement: what stays in float stays whole
-    place_for_tensorrt,
-    round_biases,  # last: the scales on both sides are those of the file
+    Form(place_for_onnxruntime),  # placement sees the nodes of the file
+    Form(widen_depthwise),  # after placement: only integer kernels gain
+    Form(expand_gates),  # after placement: what stays in float stays whole
+    Form(place_for_tensorrt),
+    Form(round_biases),  # last: the scales on both sides are those of the file
 )
 
 
@@ -46,14 +42,10 @@ def prepare(graph: Graph, target: Target, io_dtype: str | None = None) -> Graph:
         io_dtype: type of the file's inputs, as `lower` is told it: "uint8" puts them on their grid even where
             the layers that read them compute in float.
     """
-    prepared = graph.copy()
-    for run_pass in PASSES:
-        run_pass(prepared, target)
-        check(prepared)
-    prepared.remove_dead()
+    copy = prepared(graph, target, PASSES)
     if io_dtype == "uint8":
-        take_integers(prepared)
-    return prepared
+        take_integers(copy)
+    return copy
 
 
 __all__ = ["PASSES", "prepare"]

@@ -11,10 +11,10 @@ _LEAST_PEAK = 1e-9
 
 
 def derive_parameters(graph: Graph, target: Target) -> int:
-    """Float targets drop every parameter, TensorRT takes symmetric ones, ONNX Runtime those it finds."""
+    """Float targets drop every parameter, others keep those they find, or take symmetric ones instead."""
     changed = 0
     for value in graph.values():
-        if value.quant is None or (target.quantized and target.runtime != "tensorrt"):
+        if value.quant is None or (target.quantized and "symmetric" not in target.forms):
             continue
         if not target.quantized:
             value.quant, changed = None, changed + 1

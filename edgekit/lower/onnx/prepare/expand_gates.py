@@ -20,8 +20,6 @@ _GATES = {
 
 def expand_gates(graph: Graph, target: Target) -> int:
     """Rewrite every quantized silu and hardswish; returns how many."""
-    if target.runtime != "onnxruntime":
-        return 0
     nodes: list[Node] = []
     count = 0
     for node in graph.nodes:

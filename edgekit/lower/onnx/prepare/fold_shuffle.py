@@ -9,4 +9,4 @@ from edgekit.targets import Target
 
 def fold_shuffle(graph: Graph, target: Target) -> int:
     """Rewrite every channel_shuffle that the weights around it take in; returns how many are gone."""
-    return fold_channel_shuffle(graph, target) if target.runtime == "onnxruntime" else 0
+    return fold_channel_shuffle(graph, target)

@@ -34,8 +34,6 @@ _KERNELS |= {
 
 def place_for_onnxruntime(graph: Graph, target: Target) -> int:
     """Take the parameters off everything the file computes in float; returns how many values lost theirs."""
-    if target.runtime != "onnxruntime" or not target.quantized:
-        return 0
     floating = {node for node in graph.nodes if not _has_kernel(node)}
     floating |= _stem(graph)
     before = sum(value.quant is not None for value in graph.values())

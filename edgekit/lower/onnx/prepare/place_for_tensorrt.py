@@ -16,8 +16,6 @@ from edgekit.targets import Target
 
 def place_for_tensorrt(graph: Graph, target: Target) -> int:
     """Take the parameters off every value that is not to be quantized; returns how many lost theirs."""
-    if target.runtime != "tensorrt" or not target.quantized:
-        return 0
     kept: set[Value] = set()
     for node in graph.nodes:
         if node.op in WEIGHT_AXIS and all(v.quant is not None for v in node.operands[:2]):

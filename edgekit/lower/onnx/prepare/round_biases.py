@@ -16,8 +16,6 @@ _WEIGHTED = frozenset({"conv2d", "conv_transpose2d", "linear"})
 
 def round_biases(graph: Graph, target: Target) -> int:
     """Annotate the biases the file holds as integers; returns how many. A shared one is copied."""
-    if target.runtime != "onnxruntime" or not target.quantized:
-        return 0
     counts = graph.use_counts()
     count = 0
     for node in graph.nodes:

@@ -16,19 +16,16 @@ from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.run import run_node
 from edgekit.targets import Target
 
-_CHANNELS = 16
 _MOST = 1.25  # times the channels: the convolutions around it grow as well
 
 
 def widen_depthwise(graph: Graph, target: Target) -> int:
     """Fill up the channels of every integer depthwise convolution that stands between two full ones."""
-    if target.runtime != "onnxruntime" or not target.quantized:
-        return 0
     ties = _ties(graph)
     blocks = ties.open(graph.values())
     count = 0
     for node in graph.nodes:
-        missing = -node.output.shape[1] % _CHANNELS if _is_depthwise(node) else 0
+        missing = -node.output.shape[1] % target.alignment if _is_depthwise(node) else 0
         channels = node.output.shape[1] if missing else 0
         if not missing or channels + missing > _MOST * channels or node.output.quant is None:
             continue

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edgekit.graph.ir import Graph
+from edgekit.targets import Target
 
 
-def drop_quantization(graph: Graph) -> int:
+def drop_quantization(graph: Graph, target: Target) -> int:
     """Forget every parameter; returns how many there were."""
     count = 0
     for value in graph.values():

@@ -18,13 +18,14 @@ from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.lower.openvino.constants import bounds
 from edgekit.lower.openvino.context import moves_codes, moves_grids
+from edgekit.targets import Target
 
 # The plugin takes a FakeQuantize that begins between -1e-6 and 0 for one that begins at 0. Layer scale begins
 # so small: such values stay float, and nothing they are added to could show them.
 _LEAST_LOW = 2e-6
 
 
-def place_quantization(graph: Graph) -> int:
+def place_quantization(graph: Graph, target: Target) -> int:
     """Drop the parameters of what stays float; returns how many values keep theirs."""
     _drop_narrow(graph)
     wishes = _wishes(graph)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.lower.openvino.constants import bounds
+from edgekit.targets import Target
 
 _ACTIVATIONS = frozenset(
     {
@@ -30,7 +31,7 @@ _ACTIVATIONS = frozenset(
 )
 
 
-def sum_in_place(graph: Graph) -> int:
+def sum_in_place(graph: Graph, target: Target) -> int:
     """Bound instead of round what a convolution adds in place; returns how many results that were."""
     users = graph.users()
     makers = {value: node for node in graph.nodes for value in node.outputs}

@@ -7,10 +7,8 @@ against the file value by value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from edgekit.graph.check import check
 from edgekit.graph.ir import Graph
+from edgekit.lower.lowered import Form, Pass, prepared
 from edgekit.lower.tflite.prepare.absorb_hardsigmoid import absorb_hardsigmoid
 from edgekit.lower.tflite.prepare.annotate import annotate
 from edgekit.lower.tflite.prepare.center_matmul_operands import center_matmul_operands
@@ -22,18 +20,16 @@ from edgekit.lower.tflite.prepare.repeat_before_depthwise import repeat_before_d
 from edgekit.lower.tflite.prepare.widen_depthwise import widen_depthwise
 from edgekit.targets import Target
 
-Pass = Callable[[Graph, Target], int]
-
-PASSES: tuple[Pass, ...] = (
+PASSES: tuple[Pass | Form, ...] = (
     annotate,  # first: every other pass copies the parameters it finds
-    center_matmul_operands,
+    Form(center_matmul_operands),
     absorb_hardsigmoid,
     expand_silu,
     flatten_in_place,
     repeat_before_depthwise,
     fold_channel_shuffle,  # after repeat_before_depthwise, which leaves a shuffle
     grow_before_max_pool,
-    widen_depthwise,
+    Form(widen_depthwise),
 )
 
 
@@ -42,12 +38,7 @@ def prepare(graph: Graph, target: Target, io_dtype: str | None = None) -> Graph:
 
     `io_dtype` changes nothing here: every input is on its grid.
     """
-    prepared = graph.copy()
-    for run_pass in PASSES:
-        run_pass(prepared, target)
-        check(prepared)
-    prepared.remove_dead()
-    return prepared
+    return prepared(graph, target, PASSES)
 
 
 __all__ = ["PASSES", "prepare"]

@@ -16,8 +16,6 @@ from edgekit.targets import Target
 
 def center_matmul_operands(graph: Graph, target: Target) -> int:
     """Make int8 groups that end in a matmul's second operand symmetric; returns how many."""
-    if target.activations != "int8":
-        return 0
     producers, users = graph.producers(), graph.users()
     count = 0
     for node in list(graph.nodes):

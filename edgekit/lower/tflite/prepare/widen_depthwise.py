@@ -20,7 +20,7 @@ def widen_depthwise(graph: Graph, target: Target) -> int:
     count = 0
     use_counts = graph.use_counts()
     for node in graph.nodes:
-        if node.op != "conv2d" or target.activations != "int8":
+        if node.op != "conv2d":
             continue
         x, weight = node.inputs[0], node.inputs[1]
         assert x is not None and weight is not None and weight.data is not None
