@@ -1,6 +1,8 @@
-"""Which dimension of each value counts images: attention's permutes do not leave it in front."""
+"""Images in a graph: which dimension of each value counts them, and what one takes."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 
@@ -21,3 +23,8 @@ def batch_dims(graph: Graph) -> dict[Value, int | None]:
 
     run(graph, [torch.empty((2, *value.shape[1:]), device="meta") for value in graph.inputs], record)
     return {value: dim for value, dim in found.items() if not value.is_constant}
+
+
+def bytes_of_all_values(graph: Graph) -> int:
+    """What every value of one image takes together, as float32."""
+    return sum(4 * math.prod(value.shape) for value in graph.values() if not value.is_constant)

@@ -30,7 +30,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -50,6 +49,7 @@ from edgekit.pipeline import prove as proofs
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.answers import answered, task_of
 from edgekit.pipeline.cache_limit import cache_limit
+from edgekit.pipeline.calibration import calibration_rows
 from edgekit.pipeline.class_names import with_class_names
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
 from edgekit.pipeline.session import Display, Line, Session
@@ -309,7 +309,7 @@ def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
     if not is_given(graph):
         return None
     with session.step("complete"):
-        annotated = complete(graph, lambda: _calibration(job))
+        annotated = complete(graph, lambda: calibration_rows(job.calibration.images))
     for value in graph.values():
         value.quant = None
     return Quantized(annotated, None, None)
@@ -332,7 +332,7 @@ def _quantized(
 
     def make(directory: Path, _line: Line) -> None:
         images = job.calibration.images
-        result = quantize(graph, _calibration(job), settings)
+        result = quantize(graph, calibration_rows(images), settings)
         save(result.graph, directory / "graph.safetensors")
         save_file({**result.means, _ORDER: result.order}, directory / _MEANS)
         about = {"name": images.name, "n": len(images), "sha256": images.sha256}
@@ -348,13 +348,6 @@ def _quantized(
     directory = session.stage("quantize", key, make, "" if activations == "int8" else activations)
     about = json.loads((directory / "quantize.json").read_text())
     return Quantized(load(directory / "graph.safetensors"), about, directory / _MEANS)
-
-
-def _calibration(job: Job) -> Any:
-    """All calibration images, float32 (N, C, H, W); one tensor an input where there are several."""
-    columns = zip(*job.calibration.images.input_batches(_BATCH), strict=True)
-    found = [torch.from_numpy(np.concatenate(column)) for column in columns]
-    return found[0] if len(found) == 1 else found
 
 
 def _lowered(
@@ -424,8 +417,7 @@ def _refitted(session: Session, job: Job, prepared: Graph, means: Path, target: 
     def make(directory: Path, _line: Line) -> None:
         rows = load_file(means)
         order = rows.pop(_ORDER)
-        images = _calibration(job)
-        chosen: Any = images[order] if isinstance(images, torch.Tensor) else [x[order] for x in images]
+        chosen = [source[order] for source in calibration_rows(job.calibration.images)]
         fit_biases(prepared, chosen, rows)
         save(prepared, directory / "graph.safetensors")
 

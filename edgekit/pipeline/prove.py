@@ -15,6 +15,7 @@ import numpy as np
 
 from edgekit.device.host import FileLatency, Latency, machine
 from edgekit.device.profiles import LAYERS
+from edgekit.graph.batch import bytes_of_all_values
 from edgekit.graph.file import graph_hash
 from edgekit.lower import tflite
 from edgekit.pipeline import answers
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from edgekit.targets import Target
 
 _PROBED = 4  # images on which every operator is compared
+_PROBED_BYTES = 1 << 29  # of all their values: a large network is compared on fewer
 _FLIPPED = 48  # pictures kept of images whose answer changed
 
 
@@ -73,8 +75,9 @@ def compared_in_steps(session: Session, job: Job, one: Built) -> None:
     """The graph's meaning against the runtime, and which layers cause the error that is left."""
 
     def make(directory: Path, _line: Line) -> None:
-        few = job.calibration.first(_PROBED if one.prepared.batchable else 1)
-        found, errors = _fidelity_of(one, next(few.input_batches(_PROBED)))
+        most = _PROBED if one.prepared.batchable else 1
+        held = max(1, _PROBED_BYTES // bytes_of_all_values(one.prepared))
+        found, errors = _fidelity_of(one, next(job.calibration.first(min(most, held)).input_batches(most)))
         content = {
             "kind": type(found).__name__,
             "fidelity": asdict(found),

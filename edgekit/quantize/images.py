@@ -19,6 +19,7 @@ from edgekit.graph.ir import Graph, Value
 
 Tensor = torch.Tensor
 BATCH = 16  # images that run at once
+BATCH_BYTES = 1 << 29  # of tensors alive at the same time
 
 
 class Rows(Protocol):
@@ -72,6 +73,10 @@ class Images:
     def rows(self, index: slice | Tensor) -> Images:
         """Fewer of the images, or others in order."""
         return Images(self.graph, self.sources, self.order[index])
+
+    def at_once(self, most: int = BATCH) -> int:
+        """How many run together: at most that many, fewer where the values of one are large."""
+        return max(1, min(most, BATCH_BYTES // bytes_per_image(self.graph)))
 
     def batches(self, size: int = BATCH) -> Iterator[list[Tensor]]:
         """A tensor an input, at most `size` images each; pictures channels last, where convolutions run

@@ -9,7 +9,9 @@ images even where a tensor's leading dimension counts windows or tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,21 +44,16 @@ class Observations:
     # of each softmax: the share of probability in values of 2**-k down to 2**-(k + 1), and their mean square
     octaves: dict[Value, Tensor] = field(default_factory=dict)  # (N, OCTAVES)
     square: dict[Value, Tensor] = field(default_factory=dict)  # (N,)
-    outputs: list[Tensor] = field(default_factory=list)
     samples: int = 0  # values sampled per image
 
-    def rows(self, index: slice | Tensor) -> Observations:
-        """The same statistics of fewer images."""
-        return Observations(
-            {v: t[index] for v, t in self.low.items()},
-            {v: t[index] for v, t in self.high.items()},
-            {n: t[index] for n, t in self.mean.items()},
-            {v: t[index] for v, t in self.sample.items()},
-            {v: t[index] for v, t in self.octaves.items()},
-            {v: t[index] for v, t in self.square.items()},
-            [t[index] for t in self.outputs],
-            self.samples,
-        )
+    def keep(self, index: Tensor, means: int | None = None) -> None:
+        """Only these images from here on, in this order; of the means only the first `means` of them."""
+        for table in (self.low, self.high, self.sample, self.octaves):
+            for value, rows in table.items():  # one after the other, so that never two sets are held
+                table[value] = rows[index]
+        self.square = {value: rows[index] for value, rows in self.square.items()}
+        for node, rows in self.mean.items():
+            self.mean[node] = rows[index[:means]]
 
     def copy(self) -> Observations:
         """A copy to go back to: the tensors are shared, for nothing writes into them."""
@@ -67,7 +64,6 @@ class Observations:
             dict(self.sample),
             self.octaves,
             self.square,
-            self.outputs,
             self.samples,
         )
 
@@ -124,41 +120,58 @@ def trim_count(images: int) -> int:
     return 0 if images < 16 else math.ceil(images / 64)
 
 
-def observe(graph: Graph, images: Given | Images, samples: int = 0, batch: int = BATCH) -> Observations:
+def observe(
+    graph: Graph,
+    images: Given | Images,
+    samples: int = 0,
+    batch: int = BATCH,
+    channels: Collection[Value] | None = None,
+    means: int | None = None,
+) -> Observations:
     """Run the float graph over the images and collect statistics.
 
     Args:
         images: (N, ...) float32, one tensor per graph input.
         samples: values to keep per image and activation (0: none), at positions fixed by a seed.
+        batch: images that run at once, fewer where their values are large.
+        channels: values whose channels are told apart; None: all.
+        means: of how many images, the first ones, to keep the means; None: all.
     Raises: QuantizationError naming image, tensor and module for NaN or infinity.
     """
     images = images if isinstance(images, Images) else Images(graph, images)
-    kept = _Collector(graph, samples)
-    outputs: list[list[Tensor]] = []
+    kept = _Collector(graph, len(images), samples, channels, means)
     with torch.inference_mode():
-        for pieces in images.batches(batch):
+        for pieces in images.batches(images.at_once(batch)):
             kept.begin(graph, pieces)
-            results = finish(walk(graph, pieces, kept.node))
-            outputs.append([kept.by_image(v, t) for v, t in zip(graph.outputs, results, strict=True)])
-    result = kept.finish()
-    result.outputs = [torch.cat(pieces) for pieces in zip(*outputs, strict=True)]
-    return result
+            finish(walk(graph, pieces, kept.node))
+    return kept.found
 
 
 class _Collector:
-    def __init__(self, graph: Graph, samples: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        total: int,
+        samples: int,
+        channels: Collection[Value] | None,
+        means: int | None,
+    ) -> None:
         self.wanted = set(rules.activations(graph))
-        self.samples = samples
+        self.total, self.samples, self.channels = total, samples, channels
+        self.means = total if means is None else min(means, total)
         self.count, self.seen = 0, 0  # images in this batch, and before it
-        self.low: dict[Value, list[Tensor]] = {}
-        self.high: dict[Value, list[Tensor]] = {}
-        self.mean: dict[Node, list[Tensor]] = {}
-        self.sample: dict[Value, list[Tensor]] = {}
-        self.octaves: dict[Value, list[Tensor]] = {}
-        self.square: dict[Value, list[Tensor]] = {}
+        self.found = Observations(samples=samples)
         self.positions: dict[int, Tensor] = {}
         self.producer: dict[Value, str] = {v: n.source for n in graph.nodes for v in n.outputs}
         self.dims = batch_dims(graph)
+
+    def put(self, table: dict[Any, Tensor], key: Value | Node, rows: Tensor, total: int) -> None:
+        """The rows of this batch into a table of `total` rows, as far as they fit."""
+        if key not in table:
+            with torch.inference_mode(False):
+                table[key] = torch.empty(total, *rows.shape[1:])
+        place = table[key][self.seen : self.seen + self.count]
+        place.copy_(rows[: len(place)])
 
     def begin(self, graph: Graph, pieces: list[Tensor]) -> None:
         """A new batch, one tensor an input."""
@@ -175,16 +188,11 @@ class _Collector:
             if value in self.wanted:
                 self.value(value, piece, "input")
 
-    def by_image(self, value: Value, tensor: Tensor) -> Tensor:
-        """(images, values): what belongs to each image, flat."""
-        return images_first(tensor, self.dims.get(value), self.count).reshape(self.count, -1)
-
     def node(self, node: Node, args: Arguments) -> tuple[Tensor, ...]:
         if rules.weight_of(node) is not None:
             y = without_activation(node, args)
-            self.mean.setdefault(node, []).append(
-                channel_mean(node, y, self.dims.get(node.output), self.count)
-            )
+            means = channel_mean(node, y, self.dims.get(node.output), self.count)
+            self.put(self.found.mean, node, means, self.means)
             results: tuple[Tensor, ...] = (activate_(y, node.attrs.get("activation")),)
         else:
             found = OPS[node.op].fn(*args, **node.attrs)
@@ -200,8 +208,10 @@ class _Collector:
         tensor = images_first(tensor, self.dims.get(value), self.count)
         low, high = (per_image(rows, self.count) for rows in channel_extremes(tensor, rectified))
         low, high = low.amin(1), high.amax(1)
-        self.low.setdefault(value, []).append(low)
-        self.high.setdefault(value, []).append(high)
+        if self.channels is not None and value not in self.channels:
+            low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
+        self.put(self.found.low, value, low, self.total)
+        self.put(self.found.high, value, high, self.total)
         if not math.isfinite(float(low.sum() + high.sum())):
             image = self.seen + int((~torch.isfinite(low.sum(1) + high.sum(1))).nonzero()[0])
             source = self.producer.get(value) or "top level"
@@ -211,7 +221,7 @@ class _Collector:
             )
         if self.samples:
             flat = (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).reshape(self.count, -1)
-            self.sample.setdefault(value, []).append(flat[:, self._positions(flat.shape[1])])
+            self.put(self.found.sample, value, flat[:, self._positions(flat.shape[1])], self.total)
 
     def probabilities(self, value: Value, tensor: Tensor) -> None:
         """How a softmax spreads over its positions."""
@@ -219,24 +229,14 @@ class _Collector:
         flat = flat[:, :: max(1, flat.shape[1] // _PROBABILITIES)]
         octave = flat.clamp_min(2.0**-OCTAVES).log2_().neg_().floor_().clamp_(0, OCTAVES - 1).long()
         shares = torch.zeros(self.count, OCTAVES).scatter_add_(1, octave, flat)
-        self.octaves.setdefault(value, []).append(shares / shares.sum(1, keepdim=True).clamp_min(1e-12))
-        self.square.setdefault(value, []).append(flat.square().mean(1))
+        shares /= shares.sum(1, keepdim=True).clamp_min(1e-12)
+        self.put(self.found.octaves, value, shares, self.total)
+        self.put(self.found.square, value, flat.square().mean(1), self.total)
 
     def _positions(self, size: int) -> Tensor:
         if size not in self.positions:
             self.positions[size] = sample_positions(size, self.samples)
         return self.positions[size]
-
-    def finish(self) -> Observations:
-        return Observations(
-            {v: torch.cat(t) for v, t in self.low.items()},
-            {v: torch.cat(t) for v, t in self.high.items()},
-            {n: torch.cat(t) for n, t in self.mean.items()},
-            {v: torch.cat(t) for v, t in self.sample.items()},
-            {v: torch.cat(t) for v, t in self.octaves.items()},
-            {v: torch.cat(t) for v, t in self.square.items()},
-            samples=self.samples,
-        )
 
 
 def channel_extremes(tensor: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor]:

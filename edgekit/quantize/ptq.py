@@ -16,10 +16,11 @@ import torch
 from edgekit.errors import QuantizationError
 from edgekit.graph.batch import batch_dims
 from edgekit.graph.ir import Graph, QuantParams, Value
+from edgekit.graph.run import run
 from edgekit.quantize import qparams, ranges, rounding
 from edgekit.quantize.bias_correction import adjust
 from edgekit.quantize.choose import choose
-from edgekit.quantize.equalize import equalize
+from edgekit.quantize.equalize import equalize, families
 from edgekit.quantize.images import Given, Images, images_first
 from edgekit.quantize.observers import Observations, observe, trim_count
 from edgekit.quantize.simulate import simulate, sqnr_db
@@ -90,6 +91,7 @@ _MAY_LOSE = 0.3  # dB below plain trimming, on held-out images, that is still sa
 _HEADROOM = 2.0  # of 16-bit ranges: one bit of 16 against clipping, 30 -> 39 dB on trained V3-Small
 _DB_LIMIT = 200.0  # stands for exact: JSON has no infinity
 _SAMPLES = {"fast": 256, "thorough": 512}  # values kept per image and tensor for the mse ranges
+_SAMPLES_IN_ALL, _FEWEST_SAMPLES = 1 << 17, 32  # beyond, an image gives fewer
 _CORRECTION_IMAGES = {"fast": 32, "thorough": 64}
 _HELD_OUT = {"fast": 8, "thorough": 24}
 
@@ -156,17 +158,32 @@ class _Run:
         start = time.perf_counter()
         progress(f"observe {len(images)} calibration images")
         samples = _SAMPLES[settings.profile] if settings.ranges in ("mse", "auto") else 0
-        seen = observe(graph, images, samples)
-        fit, held = split(seen, min(_HELD_OUT[settings.profile], len(images) // 4))
-        self.seen: Observations = seen.rows(fit)
+        samples = min(samples, max(_FEWEST_SAMPLES, _SAMPLES_IN_ALL // len(images)))
+        count, holds = _CORRECTION_IMAGES[settings.profile], _HELD_OUT[settings.profile]
+        rescaled = {value for family in families(graph) for value in family.values}
+        # the first `count` ordinary images have no more than the strange and the held ones before them
+        seen = observe(
+            graph, images, samples, channels=rescaled, means=2 * (count + holds) + len(images) // 32
+        )
+        fit, held = split(seen, min(holds, len(images) // 4))
+        seen.keep(fit, count)
+        self.seen: Observations = seen
         self.order = fit
         self.choices = choose(graph, self.seen, settings.activations)
         self.fit_images = images.rows(fit)
         self.held_images = images.rows(held)
-        self.held_outputs = [t[held] for t in seen.outputs]
         self.dims = batch_dims(graph)
+        self.held_outputs = self.by_image(_float_outputs(graph, self.held_images, self.dims))
         self.method = "trim" if settings.ranges == "auto" else str(settings.ranges)
         self.seconds = {"observe": time.perf_counter() - start}
+
+    def by_image(self, outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """(held-out images, values) of each output."""
+        count = len(self.held_images)
+        return [
+            images_first(t, self.dims.get(value), count).reshape(count, -1)
+            for value, t in zip(self.graph.outputs, outputs, strict=True)
+        ]
 
     def score(self) -> tuple[float, float]:
         """SQNR in dB of the outputs on held-out calibration images: pooled, and the mean over images.
@@ -174,13 +191,8 @@ class _Run:
         The pooled figure is ruled by the worst images, the mean by ordinary ones: the choice of
         ranges looks at both.
         """
-        got = simulate(self.graph, self.held_images, batch=8)
-        count = len(self.held_images)
-        rows = [
-            images_first(t, self.dims.get(value), count).reshape(count, -1)
-            for value, t in zip(self.graph.outputs, got, strict=True)
-        ]
-        pairs = (torch.cat(self.held_outputs, 1), torch.cat(rows, 1))
+        got = self.by_image(simulate(self.graph, self.held_images, batch=8))
+        pairs = (torch.cat(self.held_outputs, 1), torch.cat(got, 1))
         each = [_finite(sqnr_db(a, b)) for a, b in zip(*pairs, strict=True)]
         return _finite(sqnr_db(*pairs)), sum(each) / len(each)
 
@@ -258,6 +270,13 @@ class _Run:
             "sqnr_db": self.parts[-1]["sqnr_db"],
             "seconds": self.seconds,
         }
+
+
+def _float_outputs(graph: Graph, images: Images, dims: dict[Value, int | None]) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        pieces = [run(graph, inputs) for inputs in images.batches(images.at_once())]
+    along = [dims.get(value) or 0 for value in graph.outputs]
+    return [torch.cat(parts, dim) for parts, dim in zip(zip(*pieces, strict=True), along, strict=True)]
 
 
 def _finite(db: float) -> float:

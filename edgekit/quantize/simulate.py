@@ -38,7 +38,7 @@ def simulate(graph: Graph, images: Given | Images, batch: int = BATCH) -> list[T
     images = images if isinstance(images, Images) else Images(graph, images)
     simulator, dims = Simulator(graph), batch_dims(graph)
     with torch.inference_mode():
-        pieces = [simulator.run(inputs) for inputs in images.batches(batch)]
+        pieces = [simulator.run(inputs) for inputs in images.batches(images.at_once(batch))]
     along = [dims.get(value) or 0 for value in graph.outputs]
     return [torch.cat(parts, dim) for parts, dim in zip(zip(*pieces, strict=True), along, strict=True)]
 

@@ -102,7 +102,7 @@ def read_values(probe: Probe, graph: Graph, inputs: Inputs) -> dict[str, Tensor]
             codes = _codes(interpreter.get_tensor(detail["index"]), detail, value)
             found.setdefault(value.name, []).append(torch.from_numpy(to_graph(codes, layout, value.shape)))
     along = batch_dims(graph)
-    return {name: torch.cat(parts, along[name]) for name, parts in found.items()}
+    return {name: torch.cat(found.pop(name), along[name]) for name in list(found)}
 
 
 def _rows(interpreter: Any, ports: Ports, inputs: Inputs) -> Iterator[list[np.ndarray]]:

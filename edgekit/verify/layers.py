@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,23 +69,23 @@ def layer_errors(
     for source, real in zip(graph.inputs, batch, strict=True):
         if source.quant is not None:
             codes.setdefault(source, quantize_reals(real, source.quant))
-    reals = {value: _dequantized(value, code) for value, code in codes.items()}
-    introduced = list(_introduced(graph, batch, reals))
+    introduced = list(_introduced(graph, batch, codes))
     along = batch_dims(graph)
-    floats, felt = _float_run(graph, batch, {v: error for _, v, error in introduced}, along, directions)
-    signal = sum(float(floats[v].double().square().sum()) for v in graph.outputs)
+    signal, inherited, felt = _float_run(
+        graph, batch, codes, {v: error for _, v, error, _ in introduced}, along, directions
+    )
     total = sum(felt.values()) or 1.0
     found = [
         LayerError(
             node.op if node else "quantize",
             (node.source or value.name) if node else "input",
             value.name,
-            float(sqnr_db((reals[value] - error).numpy(), reals[value].numpy())),
-            float(sqnr_db(floats[value].numpy(), reals[value].numpy())),
+            own_db,
+            inherited[value],
             _db(signal, felt[value]),
             felt[value] / total,
         )
-        for node, value, error in introduced
+        for node, value, _, own_db in introduced
     ]
     return sorted(found, key=lambda row: (-row.output_share, row.value))
 
@@ -103,53 +104,64 @@ def _dequantized(value: Value, code: Tensor) -> Tensor:
 def _float_run(
     graph: Graph,
     batch: list[Tensor],
+    codes: Mapping[Value, Tensor],
     errors: Mapping[Value, Tensor],
     along: Mapping[str, int],
     directions: int,
-) -> tuple[dict[Value, Tensor], dict[Value, float]]:
-    """The float graph's values, and the power each value's error has at the outputs."""
-    floats: dict[Value, Tensor] = {}
-    nudges: dict[Value, Tensor] = {}
+) -> tuple[float, dict[Value, float], dict[Value, float]]:
+    """The power of the float graph's outputs, each value's distance from it in dB, and the power its error
+    has at the outputs. Of a value nothing is kept but what the backward pass needs.
+    """
+    inherited: dict[Value, float] = {}
+    felt = dict.fromkeys(errors, 0.0)
+
+    def feel(value: Value, gradient: Tensor) -> None:
+        products = (gradient * errors[value]).movedim(along[value.name], 0)
+        at_outputs = products.reshape(len(batch[0]), -1).sum(1)
+        felt[value] += float(at_outputs.square().sum()) / directions
 
     def watch(value: Value, tensor: Tensor) -> Tensor:
         if value.is_constant:
             return tensor.detach()
         if value in errors:
-            nudges[value] = torch.zeros_like(tensor, requires_grad=True)
-            tensor = tensor + nudges[value]
-        if value in errors or value in graph.outputs:
-            floats[value] = tensor.detach()
+            real = _dequantized(value, codes[value])
+            inherited[value] = float(sqnr_db(tensor.detach().numpy(), real.numpy()))
+            if tensor.requires_grad:
+                tensor = tensor.view_as(tensor)  # a tensor of its own: an op may give its input back
+                tensor.register_hook(partial(feel, value))
         return tensor
 
-    felt = dict.fromkeys(errors, 0.0)
     generator = torch.Generator().manual_seed(_SEED)
     with torch.enable_grad():
-        results = run(graph, batch, on_value=watch)
+        sources = [tensor.detach().clone().requires_grad_() for tensor in batch]
+        results = run(graph, sources, on_value=watch)
+        signal = sum(float(result.detach().double().square().sum()) for result in results)
         for i in range(directions):
             pulls = [torch.randn(r.shape, generator=generator) for r in results]
             total = torch.stack([(r * p).sum() for r, p in zip(results, pulls, strict=True)]).sum()
             if not total.requires_grad:  # places and counts: no error of a value is felt in proportion
                 break
-            found = torch.autograd.grad(
-                total, list(nudges.values()), retain_graph=i < directions - 1, allow_unused=True
-            )
-            for value, gradient in zip(nudges, found, strict=True):
-                if gradient is not None:
-                    products = (gradient * errors[value]).movedim(along[value.name], 0)
-                    at_outputs = products.reshape(len(batch[0]), -1).sum(1)
-                    felt[value] += float(at_outputs.square().sum()) / directions
-    return floats, felt
+            torch.autograd.grad(total, sources, retain_graph=i < directions - 1, allow_unused=True)
+    return signal, inherited, felt
 
 
 def _introduced(
-    graph: Graph, batch: list[Tensor], reals: Mapping[Value, Tensor]
-) -> Iterator[tuple[Node | None, Value, Tensor]]:
-    """(node, value, runtime minus float operator on the runtime's own inputs) for every value in `reals`."""
-    for source, real in zip(graph.inputs, batch, strict=True):
-        if source in reals:
-            yield None, source, reals[source] - real
+    graph: Graph, batch: list[Tensor], codes: Mapping[Value, Tensor]
+) -> Iterator[tuple[Node | None, Value, Tensor, float]]:
+    """(node, value, runtime minus float operator on the runtime's own inputs, the same in dB) for every value
+    in `codes`.
+    """
+
+    def read(value: Value, tensor: Tensor) -> Tensor:
+        return _dequantized(value, codes[value]) if value in codes else tensor
+
+    for source, given in zip(graph.inputs, batch, strict=True):
+        if source in codes:
+            real = _dequantized(source, codes[source])
+            yield None, source, real - given, float(sqnr_db(given.numpy(), real.numpy()))
     with torch.no_grad():
-        for node, results in walk(graph, batch, run_node, lambda v, t: reals.get(v, t)):
+        for node, results in walk(graph, batch, run_node, read):
             for value, result in zip(node.outputs, results, strict=True):
-                if value in reals:
-                    yield node, value, reals[value] - result
+                if value in codes:
+                    real = _dequantized(value, codes[value])
+                    yield node, value, real - result, float(sqnr_db(result.numpy(), real.numpy()))
