@@ -495,6 +495,8 @@ OP_CASES: dict[str, Case] = {
     "pad-negative": Case(unary("pad", pads=(-1, 2, 1, -2))),
     "pad-value": Case(unary("pad", pads=(1, 1), value=1.5)),
     "pad-reflect": Case(unary("pad", pads=(1, 1, 2, 2), mode="reflect")),
+    "pad-reflect-uneven": Case(unary("pad", pads=(0, 2, 1, 0), mode="reflect")),
+    "pad-reflect-far": Case(unary("pad", pads=(3, 3, 3, 3), mode="reflect")),
     "expand": Case(_class_token),
     "channel_shuffle": Case(unary("channel_shuffle", groups=2)),
     "channel_shuffle-folded": Case(_shuffle),

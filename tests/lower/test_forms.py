@@ -288,3 +288,10 @@ def test_weights_of_int8_before_float_need_the_runtime_that_knows_them() -> None
     wide = Case(lambda s: s.linear(s.op("reshape", s.input, shape=(-1, 960)), 64))
     _, lowered = lowered_case(wide, "tflite-dynamic-int8")
     assert oldest_runtime(read_model(lowered.data)) == "2.17"
+
+
+@pytest.mark.parametrize("name", ["pad-reflect", "pad-reflect-uneven"])
+def test_a_reflection_of_a_row_or_two_is_delegated(name: str) -> None:
+    _, lowered = lowered_case(OP_CASES[name], "tflite-int8")
+    assert "MIRROR_PAD" not in builtins(lowered)
+    assert undelegated(lowered.data) == [] and partitions(lowered.data) == 1

@@ -203,16 +203,44 @@ def pad(ctx: Context, node: Node) -> None:
         inner = ctx.like(x, f"{node.output.name}/cut", tuple(cut))
         emit_slice(ctx, x, begin, inner)
         x = inner
-    table = ctx.constant("paddings", np.array(by_axis, np.int32).clip(min=0))
     result = ctx.write(node.output, perm, integer=True)
     number = node.attrs.get("value", 0.0)
-    if node.attrs.get("mode", "constant") == "reflect":
+    reflects = node.attrs.get("mode", "constant") == "reflect"
+    if reflects and 0 < max(sum(pads) for pads in by_axis) < MOST_JOINED and min(node.attrs["pads"]) >= 0:
+        _reflect(ctx, x, by_axis, result)
+        return
+    table = ctx.constant("paddings", np.array(by_axis, np.int32).clip(min=0))
+    if reflects:
         options = schema.MirrorPadOptionsT(mode=schema.MirrorPadMode.REFLECT)
         ctx.emit("MIRROR_PAD", [x, table], [result], options)
     elif number == 0.0:
         ctx.emit("PAD", [x, table], [result], schema.PadOptionsT())
     else:
         ctx.emit("PADV2", [x, table, filler(ctx, number, result.quant)], [result], schema.PadV2OptionsT())
+
+
+def _reflect(ctx: Context, x: Tensor, by_axis: list[tuple[int, int]], result: Tensor) -> None:
+    """Reflection by a row or two: slices joined to the picture, which the delegate takes, and no MIRROR_PAD.
+
+    Row i of the border is row i of the picture, counted from its edge, which is not repeated.
+    """
+    axes = [axis for axis, pads in enumerate(by_axis) if any(pads)]
+    for axis in axes:
+        before, after = by_axis[axis]
+        size = x.shape[axis]
+        rows = [*range(before, 0, -1), None, *range(size - 2, size - 2 - after, -1)]
+        pieces: list[Tensor | None] = [x if row is None else _row(ctx, x, axis, row) for row in rows]
+        shape = tuple(n + (before + after) * (i == axis) for i, n in enumerate(x.shape))
+        joined = result if axis == axes[-1] else ctx.like(x, f"{result.name}/rows", shape)
+        ctx.emit("CONCATENATION", pieces, [joined], schema.ConcatenationOptionsT(axis=axis))
+        x = joined
+
+
+def _row(ctx: Context, x: Tensor, axis: int, row: int) -> Tensor:
+    begin = [row if i == axis else 0 for i in range(len(x.shape))]
+    piece = ctx.like(x, f"{x.name}/row", tuple(1 if i == axis else n for i, n in enumerate(x.shape)))
+    emit_slice(ctx, x, begin, piece)
+    return piece
 
 
 def filler(ctx: Context, number: float, quant: QuantParams | None) -> Tensor:
