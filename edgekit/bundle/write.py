@@ -219,7 +219,7 @@ def _vector(
                 )
             path = f"golden/{i}_{kind[:-1]}{k if k else ''}.npy"
             stream = io.BytesIO()
-            np.save(stream, np.ascontiguousarray(array), allow_pickle=False)
+            np.save(stream, np.asarray(array, order="C"), allow_pickle=False)
             files[path] = stream.getvalue()
             entry[kind].append(path)
     return entry

@@ -111,6 +111,13 @@ def run(
     ]
 
 
+def answers(graph: Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs image by image: one tensor per output, (N, *what belongs to one image), however many N."""
+    count = len(inputs[0])
+    given = run(graph, inputs)
+    return [t.reshape(count, *per_image(v.shape)) for v, t in zip(graph.outputs, given, strict=True)]
+
+
 def per_image(shape: Sequence[int]) -> tuple[int, ...]:
     """The part of a recorded shape that belongs to one image: without the batch of 1 where there is one."""
     return tuple(shape[1:] if tuple(shape[:1]) == (1,) else shape)

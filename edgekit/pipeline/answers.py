@@ -19,7 +19,8 @@ from edgekit.data.source import Given
 from edgekit.errors import DataError, UsageError
 from edgekit.graph.file import graph_hash
 from edgekit.graph.ir import Graph
-from edgekit.graph.run import per_image, run
+from edgekit.graph.run import answers as graph_answers
+from edgekit.graph.run import per_image
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
@@ -117,7 +118,7 @@ def answered(session: Session, job: Job, task: Task, graph: Graph) -> Path | Non
         found = Answers(directory, graph, len(images))
         with torch.inference_mode():
             for batch in images.input_batches(min(_BATCH, chunk(graph))):
-                given = run(graph, [_channels_last(torch.from_numpy(x)) for x in batch])
+                given = graph_answers(graph, [_channels_last(torch.from_numpy(x)) for x in batch])
                 line.advance(found.add([t.numpy() for t in given]), len(images))
         found.close()
         if labels is not None:

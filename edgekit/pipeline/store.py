@@ -133,7 +133,7 @@ class Store:
     def entries(self) -> list[Entry]:
         """Every entry, the one that was not used for longest first."""
         found = []
-        for index in self.root.glob(f"*/*/{_INDEX}"):
+        for index in self.root.glob(f"[!.]*/*/{_INDEX}"):  # what is being pruned or written is hidden
             folder = index.parent
             if not folder.name.startswith(".") and not folder.parent.name.startswith("."):
                 with suppress(FileNotFoundError):  # another build may prune meanwhile

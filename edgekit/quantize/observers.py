@@ -251,7 +251,7 @@ def channel_extremes(tensor: Tensor, rectified: bool = False) -> tuple[Tensor, T
     elif tensor.ndim == 4:
         flat = tensor.flatten(2).transpose(1, 2)
     else:
-        flat = tensor.reshape(len(tensor), -1, 1)
+        flat = tensor.reshape(len(tensor) if tensor.ndim else 1, -1, 1)
     high = flat.amax(1)
     return (torch.zeros_like(high) if rectified else flat.amin(1)), high
 

@@ -40,7 +40,10 @@ def simulate(graph: Graph, images: Given | Images, batch: int = BATCH) -> list[T
     with torch.inference_mode():
         pieces = [simulator.run(inputs) for inputs in images.batches(images.at_once(batch))]
     along = [dims.get(value) or 0 for value in graph.outputs]
-    return [torch.cat(parts, dim) for parts, dim in zip(zip(*pieces, strict=True), along, strict=True)]
+    return [
+        torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts], dim)
+        for parts, dim in zip(zip(*pieces, strict=True), along, strict=True)
+    ]
 
 
 def quantized(value: Value) -> bool:

@@ -21,6 +21,6 @@ def to_graph(
     """
     lead = array.shape[:1] if stacked else ()
     first = len(lead)
-    stored = array.reshape(*lead, *(shape[dim] for dim in layout))
+    stored = array.reshape((*lead, *(shape[dim] for dim in layout)))
     order = [first + list(layout).index(dim) for dim in range(len(layout))]
     return np.ascontiguousarray(stored.transpose(*range(first), *order))

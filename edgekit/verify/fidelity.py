@@ -18,7 +18,8 @@ import torch
 from edgekit.errors import ArtifactError
 from edgekit.graph import batch
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.run import run, walk
+from edgekit.graph.run import answers as graph_answers
+from edgekit.graph.run import walk
 from edgekit.lower.ports import Ports
 from edgekit.runtimes.layout import to_graph
 from edgekit.runtimes.litert.run import infer, open_interpreter, slots
@@ -102,7 +103,12 @@ def read_values(probe: Probe, graph: Graph, inputs: Inputs) -> dict[str, Tensor]
             codes = _codes(interpreter.get_tensor(detail["index"]), detail, value)
             found.setdefault(value.name, []).append(torch.from_numpy(to_graph(codes, layout, value.shape)))
     along = batch_dims(graph)
-    return {name: torch.cat(found.pop(name), along[name]) for name in list(found)}
+    return {name: _joined(found.pop(name), along[name]) for name in list(found)}
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    """One tensor an image -> all images along `dim`; a value without dimensions has one image alone."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def _rows(interpreter: Any, ports: Ports, inputs: Inputs) -> Iterator[list[np.ndarray]]:
@@ -217,7 +223,7 @@ def float_fidelity(graph: Graph, answers: Sequence[np.ndarray], inputs: Inputs) 
     """
     arrays = as_inputs(inputs)
     with torch.inference_mode():
-        wanted = [t.numpy() for t in run(graph, [torch.from_numpy(array) for array in arrays])]
+        wanted = [t.numpy() for t in graph_answers(graph, [torch.from_numpy(array) for array in arrays])]
     shapes = [[array.shape for array in side] for side in (answers, wanted)]
     if shapes[0] != shapes[1]:
         raise ArtifactError(f"fidelity: the file gives outputs {shapes[0]}: the graph gives {shapes[1]}")

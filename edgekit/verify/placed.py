@@ -53,6 +53,7 @@ def placed_codes(placed: Placed, inputs: Inputs) -> dict[str, torch.Tensor]:
     for name, array in placed_values(placed, names, inputs).items():
         quant = held[name].quant
         assert quant is not None
-        reals = torch.cat(list(torch.from_numpy(array)), along.get(name, 0))
+        images = list(torch.from_numpy(array))
+        reals = images[0] if len(images) == 1 else torch.cat(images, along.get(name, 0))
         found[name] = quantize_reals(reals, quant)
     return found

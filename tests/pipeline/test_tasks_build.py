@@ -11,6 +11,7 @@ from torch import nn
 import edgekit
 from edgekit.bundle.check import check_bundle, read_manifest
 from edgekit.errors import DataError, UsageError
+from edgekit.pipeline import answers
 from edgekit.report import validate
 from edgekit.tasks.statistics import sqnr_db
 
@@ -204,3 +205,49 @@ def test_what_is_given_and_what_is_taken_must_fit(tmp_path):
         )
     with pytest.raises(UsageError, match=r"\[task\] segmentation: outputs"):
         build((image, other), task="segmentation")
+
+
+class Whole(nn.Module):
+    """Outputs without a batch: one number for everything, and rows taken out of the only image."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+
+    def forward(self, x):
+        y = self.stem(x)
+        return y.mean(), y.reshape(1, 8, -1)[0].permute(1, 0), y
+
+
+def test_outputs_without_a_batch(tmp_path):
+    run = edgekit.build(
+        made(Whole),
+        targets=["tflite-float32", "tflite-int8", "openvino-int8"],
+        calibration=noise(8, 3, 16, 16),
+        evaluation=noise(3, 3, 16, 16, seed=1),
+        verify={"min_sqnr_db": 5.0, "max_transposes": "off"},
+        out=tmp_path,
+        **FAST,
+    )
+    run.raise_for_gates()
+    for name, artifact in run.report["artifacts"].items():
+        rows = artifact["drift"]["outputs"]
+        assert [row["shape"] for row in rows] == [[], [64, 8], [8, 8, 8]]
+        assert rows[1]["sqnr_db"] > (100 if "float" in name else 25)
+        assert check_bundle(run.artifacts[name].path.parent).ok
+
+
+def test_answers_that_would_not_fit_are_asked_of_fewer_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "LIMIT_BYTES", 3 * 4 * 4 * 16 * 16)  # three maps of four channels
+    run = edgekit.build(
+        made(Segmenter),
+        targets=["tflite-float32"],
+        calibration=noise(8, 3, 16, 16),
+        evaluation=noise(9, 3, 16, 16, seed=1),
+        out=tmp_path,
+        **FAST,
+    )
+    data = run.report["provenance"]["data"]
+    assert (data["n_evaluation"], data["asked_evaluation"]) == (3, 9) and "GB" in data["evaluation_limit"]
+    assert run.report["artifacts"]["tflite-float32"]["drift"]["n"] == 3
+    assert "3 of the 9 images asked for" in (run.directory / "report.md").read_text()
