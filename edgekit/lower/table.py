@@ -16,11 +16,16 @@ Check = Callable[[Node, Target], str | None]
 Lowering = TypeVar("Lowering", bound=Callable[..., Any])
 
 
+def op_name(fn: Callable[..., Any]) -> str:
+    """The op a lowering is named after."""
+    return fn.__name__.rstrip("_")
+
+
 def register(
     fn: Lowering, lowerings: dict[str, Lowering], checks: dict[str, Check], check: Check | None
 ) -> Lowering:
     """Enter `fn` as the lowering of the op it is named after. Raises: GraphError for a second one."""
-    name = fn.__name__.rstrip("_")
+    name = op_name(fn)
     if name in lowerings:
         raise GraphError(f"[lower] {name!r} is registered twice")
     lowerings[name] = fn

@@ -184,8 +184,6 @@ def test_a_row_that_contradicts_itself_or_says_too_little_is_refused() -> None:
 # Where tables of op names may stand outside the rows, and why.
 TABLES = {
     "capture": "importers: the source's operators, each with the op it becomes",
-    "lower/onnx/prepare/place_for_onnxruntime.py": "which kernels of this one runtime compute in integers",
-    "lower/openvino/prepare/sum_in_place.py": "which operators this one runtime fuses behind a convolution",
     "passes/fold_scale.py": "the three operations it folds, each in its own way",
     "quantize/simulate.py": "a function for each op it computes on codes",
     "verify/integers.py": "the second opinion shares nothing",

@@ -55,12 +55,12 @@ def relu6(ctx: Context, node: Node) -> str:
     return ctx.emit("Clip", ctx.first(node), ctx.scalar(0.0), ctx.scalar(6.0))
 
 
-@lowers()
+@lowers(integer=True)
 def hardswish(ctx: Context, node: Node) -> str:
     return ctx.emit("HardSwish", ctx.first(node))
 
 
-@lowers()
+@lowers(integer=True)
 def hardsigmoid(ctx: Context, node: Node) -> str:
     """HardSigmoid; between integers x/6 + 1/2 on a grid that ends at 0 and 1, which is an integer Add."""
     x, out = node.operands[0], node.output
@@ -78,12 +78,12 @@ def _clips_alike(x: QuantParams, out: QuantParams) -> bool:
     return bool((with_clip == without).all())
 
 
-@lowers()
+@lowers(integer=True)
 def sigmoid(ctx: Context, node: Node) -> str:
     return ctx.emit("Sigmoid", ctx.first(node))
 
 
-@lowers()
+@lowers(integer=True)
 def silu(ctx: Context, node: Node) -> str:
     x = ctx.first(node)
     return ctx.emit("Mul", x, ctx.emit("Sigmoid", x))
@@ -113,7 +113,7 @@ def elu(ctx: Context, node: Node) -> str:
     return ctx.emit("Elu", ctx.first(node), alpha=float(node.attrs.get("alpha", 1.0)))
 
 
-@lowers()
+@lowers(integer=True)
 def leaky_relu(ctx: Context, node: Node) -> str:
     return ctx.emit("LeakyRelu", ctx.first(node), alpha=float(node.attrs["negative_slope"]))
 
@@ -145,6 +145,6 @@ def clamp(ctx: Context, node: Node) -> str:
     return ctx.emit("Clip", ctx.first(node), *bounds)
 
 
-@lowers()
+@lowers(integer=True)
 def softmax(ctx: Context, node: Node) -> str:
     return ctx.emit("Softmax", ctx.first(node), axis=node.attrs["dim"])

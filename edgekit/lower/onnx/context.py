@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.onnx import constants
-from edgekit.lower.table import Check, register
+from edgekit.lower.table import Check, op_name, register
 from edgekit.targets import Target
 
 Result = str | Sequence[str]
@@ -24,15 +24,25 @@ Lowering = Callable[["Context", Node], Result]
 
 LOWERINGS: dict[str, Lowering] = {}
 CHECKS: dict[str, Check] = {}
+INTEGER: dict[str, Callable[[Node], bool]] = {}  # op -> for which nodes ONNX Runtime computes in integers
 
 
-def lowers(check: Check | None = None) -> Callable[[Lowering], Lowering]:
+def lowers(
+    check: Check | None = None, *, integer: bool | Callable[[Node], bool] = False
+) -> Callable[[Lowering], Lowering]:
     """Register the lowering of the op the function is named after.
 
     check: says in a few words why a node cannot be lowered and what would be, or None.
+    integer: whether ONNX Runtime's CPU kernels compute it on integers, possibly in the pieces of
+        `prepare.expand_gates`; else it runs in float between conversions.
     """
 
-    return lambda fn: register(fn, LOWERINGS, CHECKS, check)
+    def enter(fn: Lowering) -> Lowering:
+        if integer:
+            INTEGER[op_name(fn)] = integer if callable(integer) else lambda _node: True
+        return register(fn, LOWERINGS, CHECKS, check)
+
+    return enter
 
 
 @dataclass(eq=False)

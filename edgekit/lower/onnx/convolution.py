@@ -51,7 +51,7 @@ def _operands(ctx: Context, node: Node) -> tuple[str, str]:
     return ctx.dequantized(padded, x.quant), ctx.parameter(weight.name, data, weight.quant)
 
 
-@lowers()
+@lowers(integer=True)
 def conv2d(ctx: Context, node: Node) -> str:
     weight = node.inputs[1]
     assert weight is not None
@@ -88,7 +88,7 @@ def conv_transpose2d(ctx: Context, node: Node) -> str:
     return activated(ctx, node, result)
 
 
-@lowers()
+@lowers(integer=True)
 def linear(ctx: Context, node: Node) -> str:
     """Gemm over rows; MatMul and Add where there are more dimensions, the weight transposed on file."""
     x, weight, bias = node.inputs
@@ -105,7 +105,7 @@ def linear(ctx: Context, node: Node) -> str:
     return activated(ctx, node, result)
 
 
-@lowers()
+@lowers(integer=True)
 def matmul(ctx: Context, node: Node) -> str:
     return ctx.emit("MatMul", *ctx.operands(node))
 

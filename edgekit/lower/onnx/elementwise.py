@@ -11,7 +11,7 @@ def _binary(ctx: Context, node: Node, op_type: str) -> str:
     return activated(ctx, node, ctx.emit(op_type, *ctx.operands(node)))
 
 
-@lowers()
+@lowers(integer=True)
 def add(ctx: Context, node: Node) -> str:
     return _binary(ctx, node, "Add")
 
@@ -21,7 +21,7 @@ def sub(ctx: Context, node: Node) -> str:
     return _binary(ctx, node, "Sub")
 
 
-@lowers()
+@lowers(integer=True)
 def mul(ctx: Context, node: Node) -> str:
     return _binary(ctx, node, "Mul")
 

@@ -11,18 +11,18 @@ from edgekit.targets import Target
 _END = 2**63 - 1
 
 
-@lowers()
+@lowers(integer=True)
 def reshape(ctx: Context, node: Node) -> str:
     return ctx.emit("Reshape", ctx.first(node), ctx.shape(node.attrs["shape"]))
 
 
-@lowers()
+@lowers(integer=True)
 def permute(ctx: Context, node: Node) -> str:
     rank = len(node.output.shape)
     return ctx.emit("Transpose", ctx.first(node), perm=[d % rank for d in node.attrs["dims"]])
 
 
-@lowers()
+@lowers(integer=True)
 def concat(ctx: Context, node: Node) -> str:
     """A piece that does not depend on the input is repeated over an open batch."""
     pieces = []
@@ -35,7 +35,7 @@ def concat(ctx: Context, node: Node) -> str:
     return ctx.emit("Concat", *pieces, axis=node.attrs["dim"])
 
 
-@lowers()
+@lowers(integer=True)
 def split(ctx: Context, node: Node) -> list[str]:
     sizes = node.attrs["sizes"]
     return ctx.emit_many(
@@ -50,7 +50,7 @@ def sliced(
     return ctx.emit("Slice", x, *parts, ctx.shape([step] * len(axes)) if step != 1 else None)
 
 
-@lowers()
+@lowers(integer=True)
 def slice_(ctx: Context, node: Node) -> str:
     attrs = node.attrs
     end = min(attrs["end"], _END)

@@ -29,7 +29,7 @@ def _pads(node: Node) -> tuple[int, int, int, int]:
     return (padding[0], padding[1], bottom, right)
 
 
-@lowers()
+@lowers(integer=True)
 def max_pool2d(ctx: Context, node: Node) -> str:
     dilation = tuple(node.attrs.get("dilation", (1, 1)))
     return ctx.emit(
@@ -56,7 +56,7 @@ def _divisors(node: Node) -> np.ndarray:
     return counts[0][:, None] * counts[1][None, :]
 
 
-@lowers()
+@lowers(integer=True)
 def avg_pool2d(ctx: Context, node: Node) -> str:
     """AveragePool; a window cut by rounding up while padding counts is corrected by its true divisor."""
     kernel = tuple(node.attrs["kernel"])
@@ -115,7 +115,7 @@ def is_global(node: Node) -> bool:
     return value is not None and len(value.shape) == 4 and _axes(node) == (2, 3) and node.attrs["keepdim"]
 
 
-@lowers()
+@lowers(integer=is_global)
 def mean(ctx: Context, node: Node) -> str:
     """GlobalAveragePool, which runtimes have an integer form of, or ReduceMean."""
     if is_global(node):

@@ -17,53 +17,53 @@ def activated(ctx: Context, y: Output, activation: str | None) -> Output:
     return ctx.emit("relu", y) if activation == "relu" else ctx.emit("clamp", y, 0.0, 6.0)
 
 
-@lowers()
+@lowers(fused=True)
 def relu(ctx: Context, node: Node) -> Output:
     return ctx.emit("relu", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def relu6(ctx: Context, node: Node) -> Output:
     return ctx.emit("clamp", ctx.first(node), 0.0, 6.0)
 
 
-@lowers()
+@lowers(fused=True)
 def hardswish(ctx: Context, node: Node) -> Output:
     return ctx.emit("hswish", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def hardsigmoid(ctx: Context, node: Node) -> Output:
     return ctx.emit("hsigmoid", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def sigmoid(ctx: Context, node: Node) -> Output:
     return ctx.emit("sigmoid", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def silu(ctx: Context, node: Node) -> Output:
     return ctx.emit("swish", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def gelu(ctx: Context, node: Node) -> Output:
     mode = "tanh" if node.attrs.get("approximate") == "tanh" else "erf"
     return ctx.emit("gelu", ctx.first(node), mode)
 
 
-@lowers()
+@lowers(fused=True)
 def tanh(ctx: Context, node: Node) -> Output:
     return ctx.emit("tanh", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def elu(ctx: Context, node: Node) -> Output:
     return ctx.emit("elu", ctx.first(node), node.attrs.get("alpha", 1.0))
 
 
-@lowers()
+@lowers(fused=True)
 def leaky_relu(ctx: Context, node: Node) -> Output:
     return ctx.emit("prelu", ctx.first(node), ctx.numbers([node.attrs["negative_slope"]]))
 
@@ -84,12 +84,12 @@ def softplus(ctx: Context, node: Node) -> Output:
     return ctx.emit("softplus", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def mish(ctx: Context, node: Node) -> Output:
     return ctx.emit("mish", ctx.first(node))
 
 
-@lowers()
+@lowers(fused=True)
 def clamp(ctx: Context, node: Node) -> Output:
     low, high = node.attrs["low"], node.attrs["high"]
     if node.output.quant is None and ctx.summed_in_place(node.output):

@@ -20,7 +20,7 @@ from edgekit.graph.ops import MOVES, OPS
 from edgekit.lower.lowered import LoweredOp
 from edgekit.lower.openvino import constants
 from edgekit.lower.openvino.runtime import opset
-from edgekit.lower.table import Check, register
+from edgekit.lower.table import Check, op_name, register
 from edgekit.targets import Target
 
 Output = Any  # openvino.Output: the package is not there at import
@@ -29,15 +29,22 @@ Lowering = Callable[["Context", Node], Result]
 
 LOWERINGS: dict[str, Lowering] = {}
 CHECKS: dict[str, Check] = {}
+FUSED: set[str] = set()  # what the CPU plugin computes inside the kernel of the convolution before it
 
 
-def lowers(check: Check | None = None) -> Callable[[Lowering], Lowering]:
+def lowers(check: Check | None = None, *, fused: bool = False) -> Callable[[Lowering], Lowering]:
     """Register the lowering of the op the function is named after.
 
     check: says in a few words why a node cannot be lowered and what would be, or None.
+    fused: whether the CPU plugin computes it inside the kernel of the convolution before it.
     """
 
-    return lambda fn: register(fn, LOWERINGS, CHECKS, check)
+    def enter(fn: Lowering) -> Lowering:
+        if fused:
+            FUSED.add(op_name(fn))
+        return register(fn, LOWERINGS, CHECKS, check)
+
+    return enter
 
 
 def moves_grids(op: str) -> bool:

@@ -22,7 +22,7 @@ def end_at_six(graph: Graph, target: Target) -> int:
         if out.quant is None or "relu6" not in (node.op, node.attrs.get("activation")):
             continue
         beyond = 127 - out.quant.zero_point[0] > round(6.0 / out.quant.scale[0])
-        if beyond and not any(moves_integers(reader.op) for reader in users.get(out, [])):
+        if beyond and not any(moves_integers(reader) for reader in users.get(out, [])):
             out.range = (0.0, 6.0)
             out.quant = QuantParams((float(np.float32(6.0 / 255.0)),), (-128,))
             changed += 1

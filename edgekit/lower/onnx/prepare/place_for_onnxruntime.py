@@ -13,28 +13,13 @@ from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import CONCATS, MOVES, WEIGHT_AXIS
-from edgekit.lower.onnx.pooling import is_global
+from edgekit.lower.onnx.context import INTEGER
 from edgekit.targets import Target
-
-# Ops with an integer kernel.
-_KERNELS = frozenset({"conv2d", "linear", "matmul", "add", "mul", "sigmoid", "hardsigmoid", "silu"})
-_KERNELS |= {
-    "hardswish",
-    "leaky_relu",
-    "softmax",
-    "avg_pool2d",
-    "concat",
-    "reshape",
-    "permute",
-    "split",
-    "slice",
-    "max_pool2d",
-}
 
 
 def place_for_onnxruntime(graph: Graph, target: Target) -> int:
     """Take the parameters off everything the file computes in float; returns how many values lost theirs."""
-    floating = {node for node in graph.nodes if not _has_kernel(node)}
+    floating = {node for node in graph.nodes if not in_integers(node)}
     floating |= _stem(graph)
     before = sum(value.quant is not None for value in graph.values())
     while True:
@@ -46,13 +31,14 @@ def place_for_onnxruntime(graph: Graph, target: Target) -> int:
     return before - sum(value.quant is not None for value in graph.values())
 
 
-def _has_kernel(node: Node) -> bool:
-    return node.op in _KERNELS or (node.op == "mean" and is_global(node))
+def in_integers(node: Node) -> bool:
+    """Whether the runtime has an integer kernel for the node."""
+    return node.op in INTEGER and INTEGER[node.op](node)
 
 
-def moves_integers(op: str) -> bool:
-    """Whether the runtime runs the op on integers as they are."""
-    return op in _KERNELS & MOVES
+def moves_integers(node: Node) -> bool:
+    """Whether the runtime moves integers as they are."""
+    return node.op in MOVES and in_integers(node)
 
 
 def _stem(graph: Graph) -> set[Node]:
@@ -88,6 +74,6 @@ def _whole(node: Node, graph: Graph) -> bool:
     if node.op in WEIGHT_AXIS:
         needed = [*node.operands[:2], *([] if node.op == "linear" else node.outputs)]
     whole = all(value.quant is not None for value in needed)
-    if moves_integers(node.op) and node.op not in CONCATS:  # QLinearConcat takes pieces of other grids
+    if moves_integers(node) and node.op not in CONCATS:  # QLinearConcat takes pieces of other grids
         whole = whole and len({value.quant for value in needed}) == 1
     return whole

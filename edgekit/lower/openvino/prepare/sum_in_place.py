@@ -11,24 +11,8 @@ from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.lower.openvino.constants import bounds
+from edgekit.lower.openvino.context import FUSED
 from edgekit.targets import Target
-
-_ACTIVATIONS = frozenset(
-    {
-        "relu",
-        "relu6",
-        "hardswish",
-        "hardsigmoid",
-        "sigmoid",
-        "silu",
-        "gelu",
-        "tanh",
-        "elu",
-        "leaky_relu",
-        "mish",
-        "clamp",
-    }
-)
 
 
 def sum_in_place(graph: Graph, target: Target) -> int:
@@ -84,7 +68,7 @@ def _is_rounded(value: Value, graph: Graph, users: dict[Value, list[Node]]) -> b
     """Whether a sum meets a FakeQuantize inside its kernel, possibly behind activations."""
     while value.quant is None:
         readers = users.get(value, [])
-        if value in graph.outputs or len(readers) != 1 or readers[0].op not in _ACTIVATIONS:
+        if value in graph.outputs or len(readers) != 1 or readers[0].op not in FUSED:
             return False
         value = readers[0].output
     return True
