@@ -8,10 +8,9 @@ so whoever holds the graph against the file must round it too.
 from __future__ import annotations
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.lower.onnx import constants
 from edgekit.targets import Target
-
-_WEIGHTED = frozenset({"conv2d", "conv_transpose2d", "linear"})
 
 
 def round_biases(graph: Graph, target: Target) -> int:
@@ -33,7 +32,7 @@ def round_biases(graph: Graph, target: Target) -> int:
 
 
 def _parameters(node: Node) -> QuantParams | None:
-    x, weight, bias = node.inputs if node.op in _WEIGHTED else (None, None, None)
+    x, weight, bias = node.inputs if node.op in WEIGHT_AXIS else (None, None, None)
     if x is None or weight is None or bias is None or bias.data is None:
         return None
     if x.quant is None or weight.quant is None:
