@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.graph.ir import Node, QuantParams
 from edgekit.lower.onnx import constants
-from edgekit.lower.onnx.context import Context, lowers
+from edgekit.lower.onnx.context import INTEGER, Context, lowers
 
 
 def activated(ctx: Context, node: Node, tensor: str) -> str:
@@ -29,7 +29,7 @@ def activated(ctx: Context, node: Node, tensor: str) -> str:
 def _in_integers(ctx: Context, node: Node) -> bool:
     """Whether an integer kernel computes the node, were it not for its activation."""
     whole = all(value.quant is not None for value in node.operands[:2])
-    return whole and node.op in ("conv2d", "linear", "add", "mul") and ctx.target.runtime == "onnxruntime"
+    return whole and node.op in INTEGER and INTEGER[node.op](node) and ctx.target.runtime == "onnxruntime"
 
 
 def _clipped_integers(ctx: Context, node: Node, tensor: str, quant: QuantParams, *, six: bool) -> str:
