@@ -74,6 +74,13 @@ def _no_autocast(m: Any, x: Tensor) -> Tensor:
         return y.mean((2, 3)) + y.amax((2, 3))
 
 
+def _overwritten(m: Any, x: Tensor) -> Tensor:
+    """All of a tensor, as MViT adds its relative positions where there is no class token."""
+    y = x * 2
+    y[:, :, 0:, 0:] = y.relu() + x
+    return y + 1
+
+
 def _no_grad(m: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         y, z = x * 2, x.relu()
@@ -336,5 +343,6 @@ MODULE_CASES: dict[str, ModuleCase] = {
     "rnn": ModuleCase(lambda m, x: m.rnn(_SEQUENCE(x))[0], with_(rnn=lambda: nn.RNN(4, 6, batch_first=True))),
     # regions
     "autocast-off": ModuleCase(_no_autocast),
+    "overwritten": ModuleCase(_overwritten),
     "no_grad": ModuleCase(_no_grad),
 }

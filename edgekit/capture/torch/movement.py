@@ -204,7 +204,7 @@ def select_scatter(imp: Builder, x, source, dim, index):
     return slice_scatter(imp, x, row, dim, index, index + 1)
 
 
-@importer(aten.copy.default)
+@importer(aten.copy.default, aten.copy_.default)
 def copy(imp: Builder, x, source, non_blocking=False):
     return expand(imp, imp.value(source))
 
