@@ -9,7 +9,6 @@ import datetime
 import json
 import os
 import platform
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,17 @@ from edgekit.data.source import Source
 from edgekit.device.host import machine
 from edgekit.files import write_atomic
 from edgekit.graph.file import graph_hash
+from edgekit.pipeline import proofs
 from edgekit.pipeline.answers import LIMIT_BYTES
 from edgekit.pipeline.bundle import bundle_artifact, without
-from edgekit.pipeline.job import Agreed, Built, Facts, Run
-from edgekit.pipeline.judge import gates_of, least_agreement, percent, promises_of, shared_gates
-from edgekit.pipeline.prove import runtime_of
+from edgekit.pipeline.job import Built, Facts, Run
+from edgekit.pipeline.judge import least_agreement, promises_of, shared_gates
+from edgekit.pipeline.proofs import agreement
+from edgekit.pipeline.proofs.run import runtime_of
 from edgekit.pipeline.versions import versions
 from edgekit.report import SCHEMA_VERSION, validate
 from edgekit.report.html import render_html
 from edgekit.report.markdown import render_markdown
-from edgekit.runtimes.registry import RUNTIMES
 from edgekit.targets import get_target
 from edgekit.targets.target import OWN
 from edgekit.verify.cost import Cost, cost
@@ -39,13 +39,20 @@ from edgekit.verify.cost import Cost, cost
 def write(facts: Facts, stages: list[dict[str, Any]], out: str | os.PathLike[str]) -> Run:
     """Judge, bundle, and write the report."""
     directory = Path(out)
-    gates = [gate for one in facts.built for gate in gates_of(facts, one)] + shared_gates(facts)
+    gates = [gate for one in facts.built for gate in _gates(facts, one)] + shared_gates(facts)
     report = _report(facts, stages, gates)
     validate(report)
     artifacts = {one.target.name: bundle_artifact(facts, one, report, directory) for one in facts.built}
     write_atomic(directory / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     write_pages(report, directory)
     return Run(directory, report, artifacts)
+
+
+def _gates(facts: Facts, one: Built) -> list[dict[str, Any]]:
+    """The gates of one artifact, as they stand in report.json."""
+    promises = promises_of(facts.recipe, one.target)
+    found = [gate for proof in proofs.PROOFS for gate in proof.gates(one, promises)]
+    return [{**gate.as_dict(), "target": one.target.name} for gate in found]
 
 
 def write_pages(report: dict[str, Any], directory: Path) -> None:
@@ -96,7 +103,7 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
     if rows := _runtimes(facts):
         report["runtimes"] = rows
     if facts.together is not None:
-        report["agreement"] = _agreement(facts.together, least_agreement(facts))
+        report["agreement"] = agreement.section(facts.together, least_agreement(facts))
     return _finite(report)
 
 
@@ -135,43 +142,6 @@ def _runtimes(facts: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _agreement(together: Agreed, least: float | None) -> dict[str, Any]:
-    found, names = together.agreement, together.agreement.names
-    between = {frozenset((pair.first, pair.second)): pair for pair in found.pairs}
-
-    def cell(a: str, b: str, key: str, same: float | None) -> float | None:
-        return same if a == b else getattr(between[frozenset((a, b))], key)
-
-    pairs = []
-    for pair in found.pairs:
-        at = together.divergences.get((pair.first, pair.second))
-        where = at and {
-            "value": at.value,
-            "module": at.module,
-            "op": at.op,
-            "sqnr_db_before": at.before_db,
-            "sqnr_db": at.after_db,
-        }
-        pairs.append(
-            {
-                "a": pair.first,
-                "b": pair.second,
-                "agreement": pair.agreement,
-                "sqnr_db": pair.sqnr_db,
-                "differ": pair.disagreements,
-                "divergence": where,
-            }
-        )
-    return {
-        "n": found.n,
-        "targets": names,
-        "top1": [[cell(a, b, "agreement", 100.0) for b in names] for a in names],
-        "sqnr_db": [[cell(a, b, "sqnr_db", None) for b in names] for a in names],
-        "pairs": pairs,
-        "min_agreement": least,
-    }
-
-
 def _data(facts: Facts) -> dict[str, Any]:
     """What the figures stand on: images used and asked for, their hashes, and what was left out."""
     about: dict[str, Any] = {"name": "given arrays"}
@@ -205,55 +175,15 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
         "files": one.sha256s,
         "size_bytes": one.size_bytes,
         "float_size_bytes": facts.baselines[one.target.baseline].size_bytes,
-        "audit": _audit(one),
-        "fidelity": one.fidelity.as_dict() if one.fidelity is not None else None,
-        "layers": _layers(one),
     }
-    if one.tensorflow is not None:
-        content["tensorflow"] = one.tensorflow.as_dict()
-    if one.times is not None:
-        rows = [without(asdict(row), "operators") for row in one.times.rows]
-        content["times"] = {"total_ms": one.times.total_ms, "method": one.times.method, "rows": rows}
+    for proof in proofs.PROOFS:
+        content |= proof.section(facts, one)
     if one.quantizer != OWN:
         content["quantizer"] = one.quantizer
-    if one.drift is not None:
-        content["drift"] = without(one.drift.as_dict(), "flipped") | {"flipped": len(one.drift.flipped)}
-        promises = promises_of(facts.recipe, one.target)
-        content["drift"]["max_drop_points"] = percent(promises.max_top1_drop)
-        content["drift"]["min_images"] = promises.min_images
-        content["flipped"] = _flipped(facts, one)
-    if one.latency is not None:
-        base = one.target.baseline
-        floats = one.latency.files[base]
-        milliseconds = {
-            key: [np.round(run / 1e6, 4).tolist() for run in one.latency.samples_ns[file]]
-            for key, file in (("artifact_ms", name), ("float_ms", base))
-        }
-        content["latency"] = one.latency.as_dict(name, base) | {
-            "float_p90_ms": floats.p90_ms,
-            "float_p99_ms": floats.p99_ms,
-            "float_target": base,
-            "note": one.latency.machine["note"],
-            "samples": milliseconds,
-            "samples_file": f"{name}/latency_samples.json",
-        }
     if one.quantization is not None:
         content["quantize"] = without(one.quantization, "calibration", "parts")
         content["quantize"]["parts"] = _parts(one.quantization["parts"])
     return content
-
-
-def _audit(one: Built) -> dict[str, Any]:
-    if one.audit is None or one.delegation is None:  # nothing here executes it
-        dtypes = {"input_dtype": one.target.activations, "output_dtype": one.target.activations}
-        nothing: dict[str, Any] = {"int8_ops_share": 0.0, "float_ops": len(one.nodes), "transposes": 0}
-        return nothing | {"partitions": None, "undelegated_ops": None} | dtypes
-    content = without(one.audit.as_dict(), "ops")
-    if one.target.words.delegates:
-        content["partitions"] = one.delegation.partitions
-    else:
-        content |= {"partitions": None, "executed": {"kinds": one.audit.kinds}}
-    return content | {"undelegated_ops": [str(op) for op in one.delegation.undelegated_ops]}
 
 
 def _parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -275,72 +205,6 @@ def _file_name(one: Built, gates: list[dict[str, Any]]) -> str:
     name = next(iter(one.files))
     failed = any(gate["target"] == one.target.name and not gate["ok"] for gate in gates)
     return rejected_name(name) if failed else name
-
-
-def _flipped(facts: Facts, one: Built) -> list[dict[str, Any]]:
-    assert one.drift is not None
-    rows = []
-    for flip in one.drift.flipped:
-        shown = one.pictures is not None and (one.pictures / f"{flip.index}.png").exists()
-        image = f"{one.target.name}/flipped/{flip.index}.png" if shown else None
-        rows.append({**flip.row(facts.job.class_names), "image": image})
-    return rows
-
-
-def _layers(one: Built) -> list[dict[str, Any]]:
-    """In order: what each layer costs, where it runs, how much noise it adds.
-
-    A file that is executed as it is written has operators for the prepared graph's nodes; other runtimes
-    execute what they fused.
-    """
-    if one.audit is None or one.delegation is None:
-        return []
-    if not RUNTIMES[one.target.runtime].as_written:
-        return _executed(one)
-    outside = {op.index for op in one.delegation.undelegated_ops}
-    errors = {error.value: error for error in one.errors}
-    rows = []
-    for i, node in enumerate(one.prepared.nodes):
-        ops = [op for op in one.audit.ops if one.nodes[op.index] == i]
-        if not ops:
-            continue
-        row: dict[str, Any] = {
-            "name": node.output.name,
-            "module": node.source,
-            "op": "depthwise_conv2d" if any(op.op == "DEPTHWISE_CONV_2D" for op in ops) else node.op,
-            "macs": sum(op.macs for op in ops),
-            "bytes": sum(op.weight_bytes for op in ops),
-            "where": "cpu" if any(op.index in outside for op in ops) else "xnnpack",
-        }
-        if row["where"] == "xnnpack" and any(op.kind == "table" for op in ops):
-            row["where"] = "table"
-        if (error := errors.get(node.output.name)) is not None:
-            row["sqnr_db"], row["introduced_error_share"] = error.accumulated_db, error.output_share
-        rows.append(row)
-    return rows
-
-
-def _executed(one: Built) -> list[dict[str, Any]]:
-    assert one.audit is not None
-    errors: dict[str, Any] = {}
-    for error in one.errors:  # the most costly of a module first
-        errors.setdefault(error.module, error)
-    rows = []
-    for op in one.audit.ops:
-        if op.kind in ("convert", "other"):
-            continue
-        row: dict[str, Any] = {
-            "name": op.module,
-            "module": op.module,
-            "op": op.op,
-            "macs": op.macs,
-            "bytes": op.weight_bytes,
-            "where": "int8" if op.kind == "int8" else "float",
-        }
-        if (error := errors.pop(op.module, None)) is not None:
-            row["sqnr_db"], row["introduced_error_share"] = error.accumulated_db, error.output_share
-        rows.append(row)
-    return rows
 
 
 def _finite(value: Any) -> Any:

@@ -20,12 +20,10 @@ if TYPE_CHECKING:
     from edgekit.pipeline.recipe import Recipe
     from edgekit.pipeline.variant import Variant
     from edgekit.runtimes.audit import Audit, Delegation
-    from edgekit.runtimes.tensorflow.run import TensorflowCheck
     from edgekit.targets import Target
     from edgekit.tasks import Drift, Task
     from edgekit.verify.agreement import Agreement, Divergence
     from edgekit.verify.fidelity import Fidelity, FloatFidelity
-    from edgekit.verify.layer_times import LayerTimes
     from edgekit.verify.layers import LayerError
     from edgekit.verify.runtime_fidelity import RuntimeFidelity
 
@@ -72,6 +70,7 @@ class Built:
     quantization: what each part of it gained, None for a float model. quantizer: who chose its integers,
     "edgekit" or "nncf".
     pictures: a folder with flipped images, INDEX.png and sheet.png.
+    found: what proofs found that nobody else reads, by their names.
     """
 
     target: Target
@@ -90,10 +89,9 @@ class Built:
     fidelity: Fidelity | RuntimeFidelity | FloatFidelity | None = None
     errors: list[LayerError] = field(default_factory=list)
     drift: Drift | None = None
-    tensorflow: TensorflowCheck | None = None
     latency: Latency | None = None
-    times: LayerTimes | None = None
     pictures: Path | None = None
+    found: dict[str, Any] = field(default_factory=dict)
 
     @property
     def file(self) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from edgekit.pipeline.job import Built, Facts
+from edgekit.pipeline.job import Facts
 from edgekit.pipeline.recipe import Recipe
 from edgekit.targets import Promises, Target, get_target
 from edgekit.verify.gates import Evidence, judge
@@ -14,25 +14,6 @@ from edgekit.verify.gates import Evidence, judge
 def promises_of(recipe: Recipe, target: Target) -> Promises:
     """The thresholds of a target's gates: its own, those of the recipe in their place."""
     return target.promises.overridden(recipe.verify.asked_of(target.name))
-
-
-def gates_of(facts: Facts, one: Built) -> list[dict[str, Any]]:
-    """The gates of one artifact, as they stand in report.json."""
-    target = one.target
-    found = Evidence(
-        target=target,
-        fidelity=one.fidelity,
-        drift=one.drift,
-        audit=one.audit,
-        delegation=one.delegation,
-        latency=one.latency,
-        latency_names=(target.name, target.baseline),
-        layers=one.errors,
-        tensorflow=one.tensorflow,
-    )
-    return [
-        {**gate.as_dict(), "target": target.name} for gate in judge(found, promises_of(facts.recipe, target))
-    ]
 
 
 def shared_gates(facts: Facts) -> list[dict[str, Any]]:

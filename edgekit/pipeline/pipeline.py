@@ -44,14 +44,15 @@ from edgekit.graph.ir import Graph
 from edgekit.lower.lowered import lowering_of
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.lower.ports import Ports
-from edgekit.pipeline import evidence, threads
-from edgekit.pipeline import prove as proofs
+from edgekit.pipeline import evidence, proofs, threads
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.answers import answered, task_of
 from edgekit.pipeline.cache_limit import cache_limit
 from edgekit.pipeline.calibration import calibration_rows
 from edgekit.pipeline.class_names import with_class_names
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
+from edgekit.pipeline.proofs.agreement import agreed
+from edgekit.pipeline.proofs.run import runtime_of
 from edgekit.pipeline.session import Display, Line, Session
 from edgekit.pipeline.store import Store
 from edgekit.pipeline.variant import GIVEN, ORIGINAL, Variant, require_same_signature
@@ -61,7 +62,6 @@ from edgekit.quantize.given import complete, is_given
 from edgekit.quantize.placement import fit_biases
 from edgekit.runtimes.audit import module_names
 from edgekit.runtimes.onnxruntime.run import open_session
-from edgekit.runtimes.registry import RUNTIMES
 from edgekit.targets import TARGETS, Target, get_target
 from edgekit.targets.target import OWN
 
@@ -227,16 +227,10 @@ def _build(
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
     built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
     baselines = _baselines(session, recipe, job, graph, built)
-    for one in built:
-        proofs.audited(session, one)
-        proofs.compared_in_steps(session, job, one)
-        proofs.compared_in_answers(session, job, task, one, reference)
-        if recipe.verify.tensorflow and RUNTIMES[one.target.runtime].second:
-            proofs.seconded(session, job, one)
-    together = proofs.agreed(session, job, task, built)
-    proofs.timed(session, recipe.device, built, baselines)
-    for one in built:
-        proofs.timed_by_layer(session, recipe.device, one)
+    asked = proofs.Asked(session, recipe, job, task, reference, baselines)
+    for proof in proofs.PROOFS:
+        proof.prove(asked, built)
+    together = agreed(asked, built)
     with session.step("report"):
         facts = Facts(recipe, job, graph, original, rewrites, task, reference, built, baselines, together)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
@@ -245,7 +239,7 @@ def _build(
 def _refuse_settings(recipe: recipes.Recipe, targets: list[Target]) -> None:
     """Say what cannot run here, or does not go together, before anything is done."""
     for target in targets:
-        proofs.runtime_of(target)
+        runtime_of(target)
     asked = recipe.quantize.quantizer
     others = [t.name for t in targets if t.quantized and asked not in t.quantizers]
     if others:

@@ -82,7 +82,7 @@ def judge(evidence: Evidence, promises: Promises) -> list[Gate]:
         *_drift(evidence, promises),
         *_delegation(evidence, promises),
         *_audit(evidence, promises),
-        _latency(evidence, promises),
+        latency_gate(evidence, promises),
         _tensorflow(evidence, promises),
         *_pairwise(evidence, promises),
     ]
@@ -278,7 +278,8 @@ def _audit(evidence: Evidence, promises: Promises) -> list[Gate]:
     return gates
 
 
-def _latency(evidence: Evidence, promises: Promises) -> Gate | None:
+def latency_gate(evidence: Evidence, promises: Promises) -> Gate | None:
+    """Artifact against float; what is not delegated is the first to be blamed."""
     found, most = evidence.latency, promises.max_latency_ratio
     row = _Row(promises, "max_latency_ratio")
     if found is None or row.asked is None:
