@@ -23,21 +23,19 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgekit import capture, passes, zoo
+from edgekit import capture, passes
 from edgekit.capture import onnx as onnx_file
 from edgekit.data.arrays import array_images, evaluation_images
-from edgekit.data.source import Given, Source
-from edgekit.errors import DataError, UnsupportedError, UsageError
+from edgekit.data.source import Given
+from edgekit.errors import UnsupportedError, UsageError
 from edgekit.files import default_root, refuse_unwritable, sha256_file
 from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph
@@ -53,9 +51,10 @@ from edgekit.pipeline.class_names import with_class_names
 from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
 from edgekit.pipeline.proofs.agreement import agreed
 from edgekit.pipeline.proofs.run import runtime_of
+from edgekit.pipeline.resolve import handed_over, resolve, targets_of
 from edgekit.pipeline.session import Display, Line, Session
 from edgekit.pipeline.store import Store
-from edgekit.pipeline.variant import GIVEN, ORIGINAL, Variant, require_same_signature
+from edgekit.pipeline.variant import Variant, require_same_signature
 from edgekit.pipeline.versions import versions
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.quantize.given import complete, is_given
@@ -85,22 +84,11 @@ def build(
         cache: directory of stage results. display: where progress goes.
     Raises: EdgekitError before anything is written under `out`; a failed gate does not raise.
     """
-    targets = _targets(recipe)
+    targets = targets_of(recipe)
     with _session(recipe.machine, cache, use_cache, display) as session:
         with session.step("resolve"):
-            job = _resolve(recipe, trust)
+            job = resolve(recipe, trust)
         return _build(session, recipe, job, targets, out)
-
-
-def _targets(recipe: recipes.Recipe) -> list[Target]:
-    """The targets a recipe names, for the runtimes it names."""
-    found = [get_target(name) for name in recipe.target.names]
-    oldest = recipe.target.min_runtime
-    if oldest is None:
-        return found
-    if not re.fullmatch(r"\d+\.\d+(\.\d+)?", oldest):
-        raise UsageError(f'[target] min_runtime = "{oldest}": a version such as "2.9"')
-    return [replace(target, min_runtime=oldest) for target in found]
 
 
 def build_from_python(
@@ -137,7 +125,7 @@ def build_from_python(
     weights = {"kind": "as given", "source": "the module handed over", "sha256": None, "untrained": False}
     job = Job(
         name=name,
-        variant=_handed_over(model, original, name),
+        variant=handed_over(model, original, name),
         examples=tuple(torch.from_numpy(array[:1]) for array in images.arrays),
         weights=weights,
         calibration=Given(images),
@@ -146,7 +134,7 @@ def build_from_python(
         preprocessing=None,
     )
     with _session(recipe.machine, None, True, None) as session:
-        return _build(session, recipe, job, _targets(recipe), out)
+        return _build(session, recipe, job, targets_of(recipe), out)
 
 
 @contextmanager
@@ -165,43 +153,6 @@ def _session(
         else:
             with Store.temporary() as store:
                 yield Session(store, display)
-
-
-def _resolve(recipe: recipes.Recipe, trust: bool) -> Job:
-    model = zoo.resolve(
-        recipe.model, recipe.weights, trust=trust, resolution=recipe.resolution, seed=recipe.seed
-    )
-    data, preprocessing = recipe.data, model.preprocessing
-    if data.exif is not None:
-        orientation = "applied" if data.exif == "apply" else "ignored"
-        preprocessing = replace(preprocessing, orientation=orientation)
-    calibration = Source(data.source, "calibration", data.calibration, preprocessing)
-    evaluation = Source(data.source, "evaluation", data.evaluation, preprocessing)
-    example = torch.zeros(model.input_shape)
-    if data.source != "embedded":  # a folder that cannot be used is said before minutes of work
-        example, _ = torch.from_numpy(next(calibration.images.batches(1))), evaluation.images
-        if tuple(example.shape) != model.input_shape:
-            raise DataError(f"{data.source}: images of {tuple(example.shape)}: {model.input_shape} is needed")
-    variant = _named(model)
-    if recipe.original is not None:
-        first = zoo.resolve(
-            recipe.original,
-            recipe.original_weights,
-            trust=trust,
-            resolution=recipe.resolution,
-            seed=recipe.seed,
-        )
-        variant = replace(variant, step=GIVEN, parent=_named(first))
-    return Job(
-        name=model.name,
-        variant=variant,
-        examples=(example,),
-        weights=model.weights,
-        calibration=calibration,
-        evaluation=evaluation,
-        class_names=data.class_names or model.class_names,
-        preprocessing=preprocessing.to_dict(),
-    )
 
 
 def _build(
@@ -252,20 +203,6 @@ def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
     lines = [f"{t.name}: {line}" for t in targets for line in lowering_of(t).unsupported(graph, t)]
     if lines:
         raise UnsupportedError("; ".join(dict.fromkeys(lines)))
-
-
-def _named(model: zoo.Model) -> Variant:
-    """A resolved model as the original of its chain."""
-    known = model.source in ("torchvision", "timm")
-    identity = {"name": model.name, "source": model.source, "weights": model.weights} if known else None
-    return Variant(ORIGINAL, model.name, model.module, identity)
-
-
-def _handed_over(model: torch.nn.Module, original: torch.nn.Module | None, name: str) -> Variant:
-    if original is None:
-        return Variant(ORIGINAL, name, model.eval(), None)
-    first = Variant(ORIGINAL, type(original).__name__, original.eval(), None)
-    return Variant(GIVEN, name, model.eval(), None, first)
 
 
 def _captured(session: Session, job: Job, variant: Variant) -> Graph:
