@@ -84,6 +84,7 @@ class Session:
         def write(directory: Path, line: Line) -> None:
             records.write(directory / _RECORD, make(line))
 
+        key = {**key, "records": code_hash(records.read, self.store)}
         found: T = records.read(self._kept(name, key, label, write, make) / _RECORD, kind)
         return found
 
