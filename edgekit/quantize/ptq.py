@@ -276,7 +276,10 @@ def _float_outputs(graph: Graph, images: Images, dims: dict[Value, int | None]) 
     with torch.inference_mode():
         pieces = [run(graph, inputs) for inputs in images.batches(images.at_once())]
     along = [dims.get(value) or 0 for value in graph.outputs]
-    return [torch.cat(parts, dim) for parts, dim in zip(zip(*pieces, strict=True), along, strict=True)]
+    return [
+        torch.cat([part.reshape(1) if part.ndim == 0 else part for part in parts], dim)
+        for parts, dim in zip(zip(*pieces, strict=True), along, strict=True)
+    ]
 
 
 def _finite(db: float) -> float:
