@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.report import charts, compare, facts, formats, outputs, provenance, units, variants
+from edgekit.report import charts, compare, facts, formats, outputs, provenance, sections, units
 from edgekit.report.schema import validate
 
 FLIPPED_SHOWN = 24
@@ -68,7 +68,7 @@ def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
         targets=[_target(report, name, root) for name in report["artifacts"]],
         gates=facts.gates_of(report),
         remarks=facts.remarks_of(report),
-        variants=variants.rows(report),
+        sections=sections.sections(report),
         speeds=compare.speeds(report),
         agreement=compare.agreement(report),
         delegates=any(a["audit"]["partitions"] is not None for a in report["artifacts"].values()),

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edgekit.report import charts, compare, facts, formats, outputs, provenance, units, variants
+from edgekit.report import charts, compare, facts, formats, outputs, provenance, sections, units
 from edgekit.report.schema import validate
+from edgekit.report.section import Section
 
 _SPECIAL = re.compile(r"([\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_]))")  # an underscore inside a word is a letter
 
@@ -51,7 +52,10 @@ def render_markdown(report: dict[str, Any]) -> str:
     lines += [f"- {text(line)}" for line in facts.about_data(report)]
     if said := outputs.task_sentence(report):
         lines += ["", f"Task {text(said)}."]
-    lines += _targets(report) + _variants(report) + _runtimes(report) + _agreement(report)
+    lines += _targets(report)
+    for section in sections.sections(report):
+        lines += _section(section)
+    lines += _runtimes(report) + _agreement(report)
     for name, artifact in report["artifacts"].items():
         lines += ["", f"## {text(name)}", ""]
         lines += _artifact(name, artifact)
@@ -91,14 +95,11 @@ def _targets(report: dict[str, Any]) -> list[str]:
     return ["", *table(head, rows, right=(6,))] if rows else ["", "No artifact was built."]
 
 
-def _variants(report: dict[str, Any]) -> list[str]:
-    found = variants.rows(report)
-    if not found:
-        return []
-    rows = [[text(r.step), code(r.name), r.params, r.macs] for r in found]
-    said = "Accuracy, agreement and noise are against the first row."
-    head = table(["step", "model", "parameters", "MACs"], rows, right=(2, 3))
-    return ["", "## What was made of the original", "", said, "", *head]
+def _section(section: Section) -> list[str]:
+    rows = [[text(cell) for cell in row] for row in section.rows]
+    right = range(section.numbers, len(section.head))
+    lines = ["", f"## {text(section.title)}", "", text(section.sentence), ""]
+    return [*lines, *table(section.head, rows, right=right)]
 
 
 def _runtimes(report: dict[str, Any]) -> list[str]:

@@ -1,0 +1,16 @@
+"""A section of the report that is one table: what every page can typeset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, what the table says, and its rows in words; columns from the `numbers`-th on are figures."""
+
+    title: str
+    sentence: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: int = 1

@@ -1,0 +1,16 @@
+"""The sections about a whole build, in the order of the page; a new one is one file and its name here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgekit.report import variants
+from edgekit.report.section import Section
+
+SECTIONS: tuple[Callable[[dict[str, Any]], Section | None], ...] = (variants.section,)
+
+
+def sections(report: dict[str, Any]) -> list[Section]:
+    """Those for which the report has something to say."""
+    return [section for make in SECTIONS if (section := make(report)) is not None]
