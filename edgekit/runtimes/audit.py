@@ -21,17 +21,19 @@ operators that only change a tensor's layout: TRANSPOSE, and the reorders a runt
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edgekit.runtimes.registry import opening
 from edgekit.runtimes.sources import ModelFile, Source, open_source
 
+_AS_INT8 = ("int8", "table")
+
 
 @dataclass(frozen=True)
 class OpRecord:
-    """One operator of the file, in execution order."""
+    """One operator of the file, in execution order. product: of two activations, without weights."""
 
     index: int
     op: str
@@ -39,6 +41,7 @@ class OpRecord:
     module: str
     macs: int
     weight_bytes: int
+    product: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,11 @@ class Audit:
     metadata: tuple[str, ...]
     signatures: tuple[str, ...]
 
+    @property
+    def int8_weighted_macs_share(self) -> float:
+        """The share among operators with weights: products of two activations are left out."""
+        return _macs_share([row for row in self.ops if not row.product])
+
     def bytes_by_module(self) -> dict[str, int]:
         """Constant bytes per module, largest first: where the file's size goes."""
         table: Counter[str] = Counter()
@@ -162,14 +170,19 @@ def partitions(file: ModelFile, threads: int = 1) -> int:
     return runtime.part("audit").partitions(file, threads) if runtime.delegate else 1
 
 
+def _macs_share(rows: Sequence[OpRecord]) -> float:
+    macs = sum(row.macs for row in rows)
+    return sum(row.macs for row in rows if row.kind in _AS_INT8) / macs if macs else 0.0
+
+
 def totals(rows: tuple[OpRecord, ...]) -> dict[str, Any]:
     """The fields of an Audit that follow from its operators."""
     counted = [row for row in rows if row.kind not in ("convert", "other")]
-    as_int8 = [row for row in counted if row.kind in ("int8", "table")]
+    as_int8 = [row for row in counted if row.kind in _AS_INT8]
     macs = sum(row.macs for row in rows)
     return {
         "int8_ops_share": len(as_int8) / len(counted) if counted else 0.0,
-        "int8_macs_share": sum(row.macs for row in as_int8) / macs if macs else 0.0,
+        "int8_macs_share": _macs_share(rows),
         "table_ops": sum(row.kind == "table" for row in rows),
         "macs": macs,
         "float_ops": tuple(f"{row.op} at {row.module}" for row in rows if row.kind == "float"),

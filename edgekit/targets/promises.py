@@ -25,7 +25,8 @@ class Promises:
     min_agreement: share of evaluation images on which float and artifact answer alike.
     min_pairwise_agreement: the same between every two int8 artifacts of one build.
     max_partitions, max_undelegated, max_transposes: counts, read from the runtime and the file.
-    min_int8_share, min_int8_macs_share: of operators and of MACs that compute in int8, read from the file.
+    min_int8_share: of operators that compute in int8, read from the file. min_int8_macs_share: of MACs of
+        operators with weights; products of two activations are placed where the runtime is fast on them.
     max_size_bytes: of the model file. max_latency_ratio: p50 of the artifact over p50 of its float baseline.
     min_images: fewest evaluation images on which answers are judged. On fewer one answer more or less decides
         by itself (on 32 it is 3 points), and what was found is a remark; None judges on any number.

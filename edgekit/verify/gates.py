@@ -261,8 +261,11 @@ def _audit(evidence: Evidence, promises: Promises) -> list[Gate]:
     row = _Row(promises, "min_int8_share", "min_int8_macs_share", elsewhere=elsewhere)
     if row.asked is not None:
         ok = found.int8_ops_share >= (promises.min_int8_share or 0.0)
-        ok = ok and found.int8_macs_share >= (promises.min_int8_macs_share or 0.0)
+        weighted = found.int8_weighted_macs_share
+        ok = ok and weighted >= (promises.min_int8_macs_share or 0.0)
         said = f"{found.int8_ops_share:.1%} of operators and {found.int8_macs_share:.1%} of MACs in int8"
+        if weighted != found.int8_macs_share:
+            said += f", {weighted:.1%} of those on weights"
         islands = list(dict.fromkeys((*found.float_ops, *found.dynamic_ops)))
         where = f", float: {', '.join(islands[:3])}" if islands else ""
         asked = "min_int8_share" if promises.min_int8_share is not None else "min_int8_macs_share"

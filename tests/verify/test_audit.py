@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from tflite_files import File, small_net
 
-from edgekit.runtimes.audit import audit, delegation
+from edgekit.runtimes.audit import OpRecord, audit, delegation, totals
 from edgekit.runtimes.runtime import run_model
+from edgekit.targets import Promises
+from edgekit.verify.gates import Evidence, judge
 
 
 def test_counts_of_a_fully_int8_file():
@@ -146,3 +149,17 @@ def test_run_model_quantizes_lays_out_and_dequantizes():
     assert np.allclose(steps, np.rint(steps), atol=1e-3)
     assert np.array_equal(logits, run_model(small_net(), images, workers=2)[0])
     assert len(np.unique(logits, axis=0)) > 1
+
+
+def test_products_of_two_activations_are_no_matter_of_weights():
+    """Attention's products are placed where a runtime is fast on them: the promise is about layers."""
+    rows = (
+        OpRecord(0, "Convolution", "int8", "a", 300, 9),
+        OpRecord(1, "MatMul", "float", "attention", 900, 0, product=True),
+        OpRecord(2, "Gemm", "float", "head", 100, 4),
+    )
+    facts = replace(audit(small_net("table")), **totals(rows))
+    assert facts.int8_macs_share == pytest.approx(300 / 1300)
+    assert facts.int8_weighted_macs_share == pytest.approx(0.75)
+    gates = {gate.name: gate for gate in judge(Evidence(audit=facts), Promises(min_int8_macs_share=0.5))}
+    assert gates["int8"].ok and "75.0% of those on weights" in gates["int8"].detail

@@ -39,6 +39,7 @@ def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
             module_of(graph, op, modules),
             _macs(graph, op),
             _constant_bytes(graph, op, spent),
+            product=op.name == "BATCH_MATMUL" and not any(graph.tensors[i].is_constant for i in op.inputs),
         )
         for op in graph.operators
     )

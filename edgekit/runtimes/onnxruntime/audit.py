@@ -74,6 +74,7 @@ def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
             module_of(found, node, modules),
             counted.of(node),
             _constant_bytes(found, node, spent),
+            product="MatMul" in node.op and not any(_constant(found, name) for name in node.inputs[:2]),
         )
         for i, node in enumerate(graph.nodes)
     )
@@ -90,6 +91,14 @@ def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
         signatures=(),
         **totals(rows),
     )
+
+
+def _constant(found: Executed, name: str) -> bool:
+    """Whether a tensor is computed of constants alone."""
+    maker = found.graph.producers().get(name)
+    if maker is None:
+        return name in found.graph.constants
+    return all(_constant(found, given) for given in maker.inputs if given)
 
 
 def placement(file: ModelFile, modules: Mapping[str, str]) -> Delegation:

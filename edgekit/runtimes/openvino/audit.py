@@ -59,7 +59,9 @@ def audit(file: ModelFile, modules: Mapping[str, str]) -> Audit:
     model, steps = executed(file)
     spent: set[str] = set()
     rows = tuple(
-        OpRecord(i, s.op, s.kind, module_of(s, modules), _macs(s), _constant_bytes(s.node, spent))
+        OpRecord(
+            i, s.op, s.kind, module_of(s, modules), _macs(s), _constant_bytes(s.node, spent), _product(s)
+        )
         for i, s in enumerate(steps)
     )
     return Audit(
@@ -182,6 +184,17 @@ def _macs(step: Step) -> int:
     if step.layer == "Deconvolution":
         return int(np.prod(first) * np.prod(weight[2 if len(weight) > len(out) else 1 :]))
     return int(np.prod(out) * first[-1])
+
+
+def _product(step: Step) -> bool:
+    """Whether it multiplies two activations."""
+    return step.layer == "MatMul" and not any(_constant(step.node.input_value(i).get_node()) for i in (0, 1))
+
+
+def _constant(node: Any) -> bool:
+    """Whether a node computes from constants alone."""
+    above = [node.input_value(i).get_node() for i in range(node.get_input_size())]
+    return all(map(_constant, above)) if above else _told(node, "layerType") == "Const"
 
 
 def _constant_bytes(node: Any, spent: set[str]) -> int:
