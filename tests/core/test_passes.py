@@ -617,8 +617,10 @@ def test_attention_of_many_queries_to_one_key_expands() -> None:
         return F.scaled_dot_product_attention(q, k, k + 1)
 
     graph = captured(fn, TOKENS)
-    left = [node.op for node in graph.nodes if node.op != "scaled_dot_product_attention"]
-    rewritten(graph, expand_attention, 1, [*left, "mul", "permute", "matmul", "softmax", "matmul"], TOKENS)
+    before = [node.op for node in graph.nodes]
+    at = before.index("scaled_dot_product_attention")
+    expanded = [*before[:at], "mul", "permute", "matmul", "softmax", "matmul", *before[at + 1 :]]
+    rewritten(graph, expand_attention, 1, expanded, TOKENS)
 
 
 def test_attention_used_twice_has_distinct_names() -> None:

@@ -50,11 +50,11 @@ def rolled():
 
     class Odd(nn.Module):
         def forward(self, x):
-            return torch.cumsum(x, 1)
+            return torch.lgamma(x)
 
     class Odder(nn.Module):
         def forward(self, x):
-            return torch.sort(x, 1)[0]
+            return torch.digamma(x)
 
     module = nn.Sequential(nn.Conv2d(3, 4, 1), Odd(), Odder(), nn.Flatten(), nn.Linear(4096, 4))
     module.preprocessing = PREPROCESSING

@@ -32,12 +32,12 @@ def test_what_cannot_be_imported_is_one_line(edgekit, cache, tmp_path):
     proto = load(str(path))
     for node in proto.graph.node:
         if node.op_type == "Clip":
-            node.op_type = "Sin"
+            node.op_type = "Sinh"
             del node.input[1:], node.attribute[:]
     path.write_bytes(proto.SerializeToString())
     code, _, err = edgekit("build", path, "--target", "tflite-int8", "--out", tmp_path / "out", *FEW)
     assert code == 2
     assert [line for line in err.splitlines() if line.startswith("edgekit: ")] == [
-        "edgekit: [capture] net: cannot import Sin at /2/Clip"
+        "edgekit: [capture] net: cannot import Sinh at /2/Clip"
     ]
     assert not (tmp_path / "out").exists()

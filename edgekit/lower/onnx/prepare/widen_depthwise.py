@@ -66,7 +66,8 @@ def _stays_finite(node: Node) -> bool:
     """
     if any(value.is_constant for value in node.operands):
         return False
-    results = run_node(node, [torch.zeros(value.shape) for value in node.operands])
+    zeros = [None if value is None else torch.zeros(value.shape) for value in node.inputs]
+    results = run_node(node, zeros)
     return all(bool(torch.isfinite(result).all()) for result in results)
 
 
