@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgekit.data.preprocessing import Preprocessing
+from edgekit.data.spool import Spool, spooled
 from edgekit.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageSet", "Preprocessing", "open_images"]
 
 _HASH_BATCH = 64
+_DRAWN_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class ImageSet:
     Args:
         name: "embedded" or "imagefolder:PATH", and the split.
         class_names: one name a label; empty for pictures without labels.
-        images: uint8 (N, H, W, 3), or the paths of files, decoded when they are needed.
+        images: uint8 (N, H, W, 3) in memory or in a spool, or the paths of files: what is not in memory is
+            read when it is needed.
         labels: int64 (N,), or None.
         preprocessing: what `batches` applies.
         skipped: one line for each kind of thing in the folder that was left out.
@@ -43,7 +46,7 @@ class ImageSet:
 
     name: str
     class_names: tuple[str, ...]
-    images: np.ndarray | tuple[Path, ...]
+    images: np.ndarray | Spool | tuple[Path, ...]
     labels: np.ndarray | None
     preprocessing: Preprocessing
     skipped: tuple[str, ...] = ()
@@ -53,16 +56,17 @@ class ImageSet:
 
     def raw(self, i: int) -> Image.Image:
         """Picture i before preprocessing, RGB."""
-        if isinstance(self.images, np.ndarray):
-            from PIL import Image
+        if isinstance(self.images, tuple):
+            return self._decoded(i, i + 1)[0]
+        from PIL import Image
 
-            return Image.fromarray(self.images[i])
-        return self._decoded(i, i + 1)[0]
+        return Image.fromarray(self.images[i : i + 1][0])
 
     def first(self, count: int) -> ImageSet:
         """The first `count` pictures."""
         labels = None if self.labels is None else self.labels[:count]
-        return replace(self, images=self.images[:count], labels=labels)
+        images = self.images.first(count) if isinstance(self.images, Spool) else self.images[:count]
+        return replace(self, images=images, labels=labels)
 
     def picture(self, i: int) -> Image.Image:
         """Picture i as the network sees it, resized and cropped."""
@@ -72,15 +76,15 @@ class ImageSet:
 
     def pixels(self, start: int, stop: int) -> np.ndarray:
         """uint8 (n, resolution, resolution, 3): pictures start .. stop, resized and cropped."""
-        if isinstance(self.images, np.ndarray):
-            return self.preprocessing.pixels(self.images[start:stop])
-        return self.preprocessing.pixels(self._decoded(start, stop))
+        if isinstance(self.images, tuple):
+            return self.preprocessing.pixels(self._decoded(start, stop))
+        return self.preprocessing.pixels(self.images[start:stop])
 
     def _decoded(self, start: int, stop: int) -> list[Image.Image]:
         """Pictures start .. stop of files; the first that is bad has all bad ones of the set named."""
         from edgekit.data.decode import decode, name_the_bad
 
-        assert not isinstance(self.images, np.ndarray)
+        assert isinstance(self.images, tuple)
         try:
             return [decode(path, self.preprocessing.orientation) for path in self.images[start:stop]]
         except DataError as error:
@@ -91,7 +95,7 @@ class ImageSet:
         """How many files say by EXIF that their picture is to be shown turned."""
         from edgekit.data.decode import is_turned
 
-        return 0 if isinstance(self.images, np.ndarray) else sum(map(is_turned, self.images))
+        return sum(map(is_turned, self.images)) if isinstance(self.images, tuple) else 0
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """float32 (n, 3, resolution, resolution) in order, n = `size` but for a smaller last one."""
@@ -135,11 +139,16 @@ def open_images(spec: str, split: str, count: int, preprocessing: Preprocessing)
     if count < 1:
         raise DataError(f"{spec}: {count} pictures asked for: at least 1")
     if spec == "embedded":
-        from edgekit.data.shapes import CLASS_NAMES, MAX_RESOLUTION, generate
+        from edgekit.data.shapes import CLASS_NAMES, MAX_RESOLUTION, generate, labels, require_range
 
         # Above the largest resolution that is generated the largest is enlarged like any other picture.
-        images, labels = generate(split, count, min(preprocessing.resolution, MAX_RESOLUTION))
-        return ImageSet(f"embedded {split}", CLASS_NAMES, images, labels, preprocessing)
+        side = min(preprocessing.resolution, MAX_RESOLUTION)
+        require_range(split, count, side)
+        images = spooled(
+            generate(split, min(_DRAWN_AT_ONCE, count - start), side, start)[0]
+            for start in range(0, count, _DRAWN_AT_ONCE)
+        )
+        return ImageSet(f"embedded {split}", CLASS_NAMES, images, labels(split, count), preprocessing)
     kind, _, path = spec.partition(":")
     if kind != "imagefolder" or not path:
         raise DataError(f"data: '{spec}' is not a data set: 'embedded' or 'imagefolder:PATH'")

@@ -260,6 +260,19 @@ def _picture(label: int, bits: np.ndarray, resolution: int, hard: float, zoom: f
     return image
 
 
+def require_range(split: str, count: int, resolution: int, start: int = 0) -> None:
+    """Refuse what cannot be generated. Raises: DataError, as `generate`."""
+    if split not in _SPLIT_KEYS:
+        raise DataError(f"embedded: there is no split '{split}': use one of {', '.join(SPLITS)}")
+    if not 16 <= resolution <= MAX_RESOLUTION:
+        raise DataError(f"embedded: resolution {resolution} is out of range: 16 to {MAX_RESOLUTION} pixels")
+    if count < 1 or start < 0 or start + count > SPLIT_COUNTS[split]:
+        raise DataError(
+            f"embedded: pictures {start} to {start + count} of '{split}' do not exist: "
+            f"at least one, from 0 to {SPLIT_COUNTS[split]}"
+        )
+
+
 def generate(
     split: str, count: int, resolution: int, start: int = 0, hard: float = 1.0, zoom: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -280,15 +293,7 @@ def generate(
     Raises:
         DataError: an unknown split, an empty range or a resolution out of range.
     """
-    if split not in _SPLIT_KEYS:
-        raise DataError(f"embedded: there is no split '{split}': use one of {', '.join(SPLITS)}")
-    if not 16 <= resolution <= MAX_RESOLUTION:
-        raise DataError(f"embedded: resolution {resolution} is out of range: 16 to {MAX_RESOLUTION} pixels")
-    if count < 1 or start < 0 or start + count > SPLIT_COUNTS[split]:
-        raise DataError(
-            f"embedded: pictures {start} to {start + count} of '{split}' do not exist: "
-            f"at least one, from 0 to {SPLIT_COUNTS[split]}"
-        )
+    require_range(split, count, resolution, start)
     classes = labels(split, count, start)
     images = np.empty((count, resolution, resolution, 3), np.uint8)
     for begin in range(0, count, _CHUNK):

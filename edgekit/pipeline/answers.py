@@ -24,12 +24,13 @@ from edgekit.graph.run import per_image
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
+from edgekit.quantize.images import BATCH_BYTES, bytes_per_image
 from edgekit.tasks import Known, Output, Task, choose
 
 LIMIT_BYTES = 1_000_000_000
 _CHUNK_BYTES = 64_000_000
 _CHUNK = 256  # images
-_BATCH = 32  # images that the float graph runs at a time
+BATCH = 32  # images that run at a time, where what runs them stays open
 
 
 class Answers:
@@ -117,7 +118,7 @@ def answered(session: Session, job: Job, task: Task, graph: Graph) -> Path | Non
             labels = images.labels
         found = Answers(directory, graph, len(images))
         with torch.inference_mode():
-            for batch in images.input_batches(min(_BATCH, chunk(graph))):
+            for batch in images.input_batches(_at_once(graph)):
                 given = graph_answers(graph, [_channels_last(torch.from_numpy(x)) for x in batch])
                 line.advance(found.add([t.numpy() for t in given]), len(images))
         found.close()
@@ -154,6 +155,11 @@ def chunk(graph: Graph) -> int:
     """Images whose inputs and outputs are in memory at a time."""
     taken = sum(4 * int(np.prod(value.shape)) for value in graph.inputs)
     return max(1, min(_CHUNK, _CHUNK_BYTES // max(_bytes(graph), 1), 4 * _CHUNK_BYTES // max(taken, 1)))
+
+
+def _at_once(graph: Graph) -> int:
+    """Images that the float graph runs at a time: its values are in memory too."""
+    return max(1, min(BATCH, chunk(graph), BATCH_BYTES // bytes_per_image(graph)))
 
 
 def _bytes(graph: Graph) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,47 @@ from edgekit.runtimes.registry import opening
 from edgekit.runtimes.sources import ModelFile, Slot, Source, kind_of, open_source
 
 Inputs = np.ndarray | Sequence[np.ndarray]
+
+
+class OpenModel:
+    """A file that is opened once for images that come in batches.
+
+    Args:
+        ports, threads, workers: as for `run_model`.
+    """
+
+    def __init__(
+        self, source: Source | ModelFile, ports: Ports | None = None, *, threads: int = 1, workers: int = 1
+    ) -> None:
+        self._file = open_source(source)
+        self._ports, self._threads, self._workers = ports, threads, workers
+        self._runners: list[Any] = []
+
+    def __call__(self, inputs: Inputs, progress: Callable[[int], None] | None = None) -> list[np.ndarray]:
+        """Every output for some images; see `run_model`."""
+        arrays = as_inputs(inputs)
+        count = len(arrays[0])
+        workers = 1 if count < 2 * self._workers else max(1, self._workers)
+
+        def share(k: int) -> list[list[np.ndarray]]:
+            runner = self._runners[k]
+            rows = []
+            for i in range(count * k // workers, count * (k + 1) // workers):
+                given = runner.real(_taken(runner.inputs, arrays, i, self._ports))
+                rows.append(_given(runner.outputs, given, self._ports))
+                if progress:
+                    progress(1)
+            return rows
+
+        opened = _module(self._file.kind).Runner
+        while len(self._runners) < workers:
+            self._runners.append(opened(self._file, self._threads))
+        if workers == 1:
+            rows = share(0)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                rows = [row for part in pool.map(share, range(workers)) for row in part]
+        return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
 def run_model(
@@ -48,28 +88,7 @@ def run_model(
     Returns: one array an output, in the graph's order and layout: (N, *what belongs to one image), float32 by
         the file's own output scale, or integers where the output is made of integers.
     """
-    file = open_source(source)
-    arrays = as_inputs(inputs)
-
-    def share(part: range) -> list[list[np.ndarray]]:
-        runner = _module(file.kind).Runner(file, threads)
-        rows = []
-        for i in part:
-            given = runner.real(_taken(runner.inputs, arrays, i, ports))
-            rows.append(_given(runner.outputs, given, ports))
-            if progress:
-                progress(1)
-        return rows
-
-    count = len(arrays[0])
-    if workers <= 1 or count < 2 * workers:
-        rows = share(range(count))
-    else:
-        bounds = [count * k // workers for k in range(workers + 1)]
-        parts = [range(a, b) for a, b in pairwise(bounds)]
-        with ThreadPoolExecutor(workers) as pool:
-            rows = [row for part in pool.map(share, parts) for row in part]
-    return [np.stack(column) for column in zip(*rows, strict=True)]
+    return OpenModel(source, ports, threads=threads, workers=workers)(inputs, progress)
 
 
 def run_vector(
@@ -204,6 +223,7 @@ def _module(kind: str) -> Any:
 __all__ = [
     "Inputs",
     "ModelFile",
+    "OpenModel",
     "Source",
     "as_inputs",
     "kind_of",

@@ -1,5 +1,7 @@
 """open_images: embedded and folder sets, their batches, their hashes and what bad input gets."""
 
+import errno
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from PIL import Image
 
 from edgekit.data import Preprocessing, open_images
+from edgekit.data.shapes import generate
+from edgekit.data.spool import spooled
 from edgekit.errors import DataError
 
 SMALL = Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -31,8 +35,8 @@ def test_embedded_batches_are_the_pictures_in_order():
     everything = np.concatenate(batches)
     assert everything.dtype == np.float32 and everything.shape == (50, 3, 32, 32)
     back = np.rint((everything * 0.5 + 0.5) * 255).astype(np.uint8).transpose(0, 2, 3, 1)
-    assert np.array_equal(back, images.images)
-    assert np.array_equal(np.asarray(images.raw(49)), images.images[49])
+    assert np.array_equal(back, generate("evaluation", 50, 32)[0])
+    assert np.array_equal(np.asarray(images.raw(49)), back[49])
 
 
 def test_hash_follows_pixels_labels_and_preprocessing():
@@ -41,7 +45,7 @@ def test_hash_follows_pixels_labels_and_preprocessing():
     assert images.sha256 == again.sha256
     labels = images.labels.copy()
     labels[3] = (labels[3] + 1) % 24
-    pixels = images.images.copy()
+    pixels = images.pixels(0, 30)
     pixels[7, 1, 1, 0] ^= 1
     others = (
         replace(images, labels=labels),
@@ -176,3 +180,36 @@ def test_counts_and_batches_below_one():
         open_images("embedded", "train", 0, SMALL)
     with pytest.raises(DataError, match="at least 1"):
         next(open_images("embedded", "train", 1, SMALL).batches(0))
+
+
+def _held(count):
+    """Most bytes that were allocated while a set was opened, hashed and gone through."""
+    tracemalloc.start()
+    images = open_images("embedded", "evaluation", count, SMALL)
+    assert images.sha256 and sum(map(len, images.batches(16))) == count
+    images.first(count // 2).raw(count // 2 - 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_generated_pictures():
+    _held(64)  # modules, tables of noise
+    pictures = 512 * SMALL.resolution**2 * 3
+    assert _held(128 + 512) - _held(128) < pictures / 10
+
+
+def test_more_generated_pictures_than_there_are_are_refused_before_any_is_drawn():
+    with pytest.raises(DataError, match="do not exist"):
+        open_images("embedded", "evaluation", (1 << 20) + 1, SMALL)
+
+
+def test_no_room_for_generated_pictures_is_one_line():
+    def full(parts):
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    with pytest.raises(
+        DataError, match=r"no room for generated pictures \(No space left on device\): TMPDIR"
+    ):
+        spooled(full(()))

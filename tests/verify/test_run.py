@@ -9,8 +9,8 @@ from tflite_files import File, small_net
 
 from edgekit.errors import ArtifactError
 from edgekit.runtimes.layout import to_file, to_graph
-from edgekit.runtimes.litert.run import dequantize_from, quantize_to
-from edgekit.runtimes.runtime import run_model
+from edgekit.runtimes.litert.run import Runner, dequantize_from, quantize_to
+from edgekit.runtimes.runtime import OpenModel, run_model
 
 
 def _detail(dtype, scale=0.5, zero_point=3):
@@ -59,3 +59,20 @@ def test_a_file_that_only_reshapes_returns_the_quantized_image():
 def test_two_workers_answer_as_one():
     images = np.random.default_rng(0).uniform(-2, 2, (9, 3, 8, 8)).astype(np.float32)
     assert np.array_equal(*(run_model(small_net(), images, workers=n)[0] for n in (1, 2)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_go_through_a_file_that_is_opened_once(monkeypatch, workers):
+    opened = []
+
+    class Counted(Runner):
+        def __init__(self, *args):
+            opened.append(args)
+            super().__init__(*args)
+
+    monkeypatch.setattr("edgekit.runtimes.litert.run.Runner", Counted)
+    images = np.random.default_rng(0).normal(size=(11, 3, 8, 8)).astype(np.float32)
+    model = OpenModel(small_net(), workers=workers)
+    parts = [model(images[start : start + 4])[0] for start in range(0, 11, 4)]
+    assert len(opened) == workers
+    assert np.array_equal(np.concatenate(parts), run_model(small_net(), images)[0])

@@ -14,7 +14,7 @@ from edgekit.pipeline.bundle import without
 from edgekit.pipeline.job import Built, Facts
 from edgekit.pipeline.judge import percent, promises_of
 from edgekit.pipeline.proofs.proof import Asked, Proof, each
-from edgekit.pipeline.proofs.run import answers_of, runtime_of
+from edgekit.pipeline.proofs.run import answering, reopens, runtime_of
 from edgekit.pipeline.session import Line
 from edgekit.targets import Promises
 from edgekit.tasks import Drift, Task
@@ -37,8 +37,9 @@ def prove(asked: Asked, one: Built) -> None:
     def make(directory: Path, line: Line) -> None:
         images = source.images.first(count)
         found = answers.Answers(directory, one.prepared, count)
-        for batch in images.input_batches(answers.chunk(one.prepared)):
-            line.advance(found.add(answers_of(one, batch)), count)
+        answer, most = answering(one), answers.chunk(one.prepared)
+        for batch in images.input_batches(most if reopens(one) else min(most, answers.BATCH)):
+            line.advance(found.add(answer(batch)), count)
         found.close()
         _save_flipped(directory, task, found.arrays, images)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from edgekit.lower import tflite
 from edgekit.pipeline.job import Built
 from edgekit.pipeline.threads import workers
 from edgekit.runtimes.registry import RUNTIMES
-from edgekit.runtimes.runtime import run_model
+from edgekit.runtimes.runtime import OpenModel
 from edgekit.runtimes.tensorflow.run import run_saved_model
 from edgekit.targets import Target
 from edgekit.verify.placed import Placed
@@ -26,9 +28,19 @@ def runtime_of(target: Target) -> str:
 
 def answers_of(one: Built, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """All outputs, (N, ...) in the graph's layout."""
-    if RUNTIMES[one.target.runtime].files is None:
-        return run_saved_model(one.file.parent, inputs, one.ports)
-    return run_model(one.file, inputs, one.ports, workers=workers())
+    return answering(one)(inputs)
+
+
+def answering(one: Built) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    """All outputs for batch after batch; the file is opened once where the runtime can keep it open."""
+    if reopens(one):
+        return lambda inputs: run_saved_model(one.file.parent, inputs, one.ports)
+    return OpenModel(one.file, one.ports, workers=workers())
+
+
+def reopens(one: Built) -> bool:
+    """Whether every batch starts a process of its own."""
+    return RUNTIMES[one.target.runtime].files is None
 
 
 def placed(one: Built) -> Placed:
