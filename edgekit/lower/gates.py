@@ -29,7 +29,7 @@ def gate_parameters(
 
     slack: up to how much coarser than needed the scale may be.
     """
-    if x.dtype != "int8":
+    if x.dtype != "int8" or out.dtype != "int8":
         return QuantParams((1.0 / 32768.0,), (0,), "int16")
     reals = (np.arange(-128, 128) - x.zero_point[0]) * np.float64(x.scale[0])
     true = gate(reals)

@@ -102,30 +102,36 @@ def prepared(graph: Graph, target: Target, passes: Sequence[Pass | Form]) -> Gra
     """
     copy = graph.copy()
     copy.remove_dead()
+    _refuse_types(copy, target, lambda kind: kind in target.dtypes or _derived(kind, target))
     for step in passes:
         if isinstance(step, Form) and step.name not in target.forms:
             continue
         (step.run if isinstance(step, Form) else step)(copy, target)
         check(copy)
     copy.remove_dead()
-    _refuse_types(copy, target)
+    _refuse_types(copy, target, lambda kind: kind in target.dtypes)
     return copy
 
 
-def _refuse_types(graph: Graph, target: Target) -> None:
+def _derived(kind: str, target: Target) -> bool:
+    """Whether passes may still make another type of it: calibration writes int8, float targets drop it."""
+    return kind in ("int8", "float32") or not target.quantized
+
+
+def _refuse_types(graph: Graph, target: Target, accepted: Callable[[str], bool]) -> None:
     """A target computes in the types it lists; integers that count or choose are no matter of precision."""
     makers = graph.producers()
     lines = []
     for value in graph.values():
         kind = _computes_in(value)
-        if kind and kind not in target.dtypes:
+        if kind and not accepted(kind):
             node = makers.get(value)
-            where = f" at {node.source or 'top level'}" if node is not None else ""
-            lines.append(f"{value.name}{where} is {kind}")
+            where = f"{node.op} at {node.source or 'top level'}" if node is not None else "input"
+            lines.append(f"{value.name} ({where}) is {kind}")
     if lines:
         more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
-        accepted = " or ".join(target.dtypes)
-        raise UnsupportedError(f"{target.name}: {'; '.join(lines[:3])}{more}: {accepted} is needed")
+        taken = " or ".join(target.dtypes)
+        raise UnsupportedError(f"{target.name}: {'; '.join(lines[:3])}{more}: {taken} is needed")
 
 
 def _computes_in(value: Value) -> str:

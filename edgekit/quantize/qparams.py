@@ -98,14 +98,17 @@ def integers(value: Value) -> torch.Tensor:
 
 
 def bias_integers(node: Node) -> torch.Tensor | None:
-    """The int32 bias of a conv or linear node at input_scale * weight_scale, as float64 (exact)."""
+    """The int32 bias of a conv or linear node (int64 beside int16) at input_scale * weight_scale, as float64
+    (exact).
+    """
     bias, weight, x = rules.bias_of(node), rules.weight_of(node), node.inputs[0]
     if bias is None or bias.data is None or weight is None or weight.quant is None:
         return None
     if x is None or x.quant is None:
         return None
     scale = torch.tensor(weight.quant.scale, dtype=torch.float64) * x.quant.scale[0]
-    return torch.round(bias.data.detach().double() / scale).clamp_(*LIMITS["int32"])
+    integers = torch.round(bias.data.detach().double() / scale)
+    return integers if x.quant.dtype == "int16" else integers.clamp_(*LIMITS["int32"])
 
 
 def fit_bias(node: Node) -> None:
@@ -133,7 +136,7 @@ def annotate(
         ranges: calibrated range per activation; without it, the ranges the values already carry are used (to
             derive another target's parameters from an annotated graph).
         dtype: "int8" or "int16" activations. Weights are int8 either way.
-        choices: what single values take instead.
+        choices: what single values take instead; see `Choices` for what follows from it.
     Raises: QuantizationError naming the tensor and its module.
     """
     producers, users, outputs = graph.producers(), graph.users(), set(graph.outputs)
@@ -141,16 +144,17 @@ def annotate(
     def bound(value: Value) -> rules.Range | None:
         return _bound(value, ranges, producers, choices)
 
-    ties = rules.groups(graph, bound, choices.dtypes)
+    kinds = {value: kind for value, kind in choices.dtypes.items() if kind != dtype}
+    ties = rules.groups(graph, bound, kinds)
     for group in ties.groups:
-        kind = choices.dtypes.get(group[0], dtype)
+        kind = kinds.get(group[0], dtype)
         loose = kind == "float32" or any(value in choices.calibrated for value in group)
         fixed = None if loose else rules.fixed_quant(group, producers, kind)
         low, high = _group_range(group, bound, producers, ties.brought, observed=ranges is not None)
         if fixed is None:
             a, b = rules.reader_clip(group, users, outputs)
             low, high = with_zero(min(max(low, a), b), max(min(high, b), a))
-            low, high = _resolved(low, high, _finest(group, producers), dtype)
+            low, high = _resolved(low, high, _finest(group, producers, kind), kind)
         for value in group:
             try:
                 value.quant = None if kind == "float32" else fixed or from_range(low, high, kind)
@@ -171,13 +175,15 @@ def annotate(
         fit_bias(node)
 
 
-def _finest(group: list[Value], producers: dict[Value, Node]) -> float:
+def _finest(group: list[Value], producers: dict[Value, Node], kind: str) -> float:
     """The step in which reductions of integers can come out: their output needs none below it."""
     steps = [0.0]
     for value in group:
         node = producers.get(value)
         if node is None or node.op != "mean" or node.inputs[0] is None or node.inputs[0].quant is None:
             continue
+        if node.inputs[0].quant.dtype != kind:
+            continue  # converted first, or computed in float
         count = math.prod(node.inputs[0].shape) / math.prod(value.shape)
         steps.append(node.inputs[0].quant.scale[0] / count)
     return max(steps)
@@ -185,6 +191,8 @@ def _finest(group: list[Value], producers: dict[Value, Node]) -> float:
 
 def _resolved(low: float, high: float, step: float, dtype: str) -> tuple[float, float]:
     """The range, widened where its grid would be finer than `step`."""
+    if dtype not in LIMITS:
+        return low, high
     smallest, largest = LIMITS[dtype]
     missing = step * (largest - smallest) - (high - low)
     return (low, high) if missing <= 0.0 else (low - missing / 2, high + missing / 2)

@@ -106,12 +106,12 @@ def fixed_range(op: str) -> Range | None:
 
 def reader_clip(group: list[Value], users: dict[Value, list[Node]], outputs: set[Value]) -> Range:
     """The interval outside which no reader of the group can tell values apart."""
-    low, high = _INF, -_INF
+    low, high, members = _INF, -_INF, set(group)
     for value in group:
         if value in outputs:
             return EVERYTHING
         for node in users.get(value, []):
-            if node.op in MOVES:
+            if node.op in MOVES and any(out in members for out in node.outputs):
                 continue  # its output is in the same group and its readers are seen there
             a, b = CLIPS.get(node.op, EVERYTHING)
             if node.op == "clamp":

@@ -6,7 +6,8 @@ input_scale * weight_scale / output_scale in float32, rounds half to even and cl
 `clamp(rint(f32(acc) * multiplier) + zero_point)` term by term. Ops that only move data move codes. Everything
 else runs on reals and is rounded to its output's grid, as the table form of an activation does.
 
-Values without parameters (float islands) travel as reals.
+Values without parameters (float islands) travel as reals. Between int8 and int16, numbers are rounded to the
+reader's grid where they cross, as files do it, from which only ties may differ.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from edgekit.graph.batch import batch_dims
+from edgekit.graph.boundaries import crossings, meet_types
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import MOVES, OPS
 from edgekit.graph.run import finish, walk
@@ -36,7 +38,11 @@ def simulate(graph: Graph, images: Given | Images, batch: int = BATCH) -> list[T
     Returns: one real tensor per graph output, on the output's grid.
     """
     images = images if isinstance(images, Images) else Images(graph, images)
-    simulator, dims = Simulator(graph), batch_dims(graph)
+    computed = graph
+    if any(map(crossings, graph.nodes)):  # as the file has it, with a conversion where types meet
+        computed = graph.copy()
+        meet_types(computed)
+    simulator, dims = Simulator(computed), batch_dims(graph)
     with torch.inference_mode():
         pieces = [simulator.run(inputs) for inputs in images.batches(images.at_once(batch))]
     along = [dims.get(value) or 0 for value in graph.outputs]

@@ -70,7 +70,7 @@ TFLITE_TARGETS = (
             min_pairwise_agreement=0.99,
             max_latency_ratio=1.0,
         ),
-        dtypes=("int8", "float32"),
+        dtypes=("int8", "int16", "float32"),
         forms=frozenset(("center_matmul_operands", "widen_depthwise")),
         doc="Static int8 in the forms a CPU runs fastest.",
     ),

@@ -45,6 +45,8 @@ def is_exact(node: Node) -> bool:
     int8 = node.output.quant is not None and node.output.quant.dtype == "int8"
     if node.op in ("avg_pool2d", "adaptive_avg_pool2d") and not _whole_windows(node):
         return False
+    if any(v.quant is not None and v.quant.dtype == "int16" for v in node.operands):
+        return False  # the integer conversion rounds ties its own way
     return int8 and node.op in _EXACT
 
 
@@ -72,8 +74,9 @@ def compute(node: Node, operands: Sequence[Tensor | None]) -> tuple[Tensor, ...]
         found = rule(node, operands)
         if found is not None:
             return (_saturate(found, quant, node.attrs.get("activation")),)
-    if node.op in _MOVES and quant is not None:
-        return _move(node, operands, quant)
+    if node.op in _MOVES and all(v.quant is not None for v in node.outputs):
+        grids = {v.quant: _move(node, operands, v.quant) for v in node.outputs if v.quant is not None}
+        return tuple(grids[v.quant][i] for i, v in enumerate(node.outputs) if v.quant is not None)
     reals = [_real_operand(node, i, operands[i]) for i in range(len(node.inputs))]
     results = (_hardsigmoid(reals[0]),) if node.op == "hardsigmoid" else run_node(node, reals)
     return tuple(
@@ -107,6 +110,8 @@ def _integer_inputs(node: Node) -> bool:
     """Whether the data operands are quantized: all computed ones, and the weight where there is one."""
     if node.op in ("conv2d", "linear", "conv_transpose2d"):
         return all(v is not None and v.quant is not None for v in node.inputs[:2])
+    if node.op == "matmul":
+        return all(v.quant is not None for v in node.operands)
     return all(v.is_constant or v.quant is not None for v in node.operands)
 
 
@@ -117,7 +122,9 @@ def _params(node: Node, index: int) -> QuantParams:
         return value.quant
     assert value.data is not None  # a plain number in an integer op: symmetric over its own peak
     peak = float(value.data.detach().abs().max())
-    return QuantParams((float(np.float32(peak / 127 if peak > 0 else 1 / 127)),), (0,))
+    dtype = node.output.quant.dtype if node.output.quant is not None else "int8"
+    limit = LIMITS[dtype][1]
+    return QuantParams((float(np.float32(peak / limit if peak > 0 else 1 / limit)),), (0,), dtype)
 
 
 def _codes(node: Node, index: int, operand: Tensor | None) -> Tensor:

@@ -61,13 +61,17 @@ def test_only_the_targets_that_want_a_form_run_its_pass() -> None:
 def test_a_value_of_another_type_is_one_line() -> None:
     wide = graph(QuantParams((1.0,), (0,), "int16"))
     with pytest.raises(UnsupportedError) as caught:
-        lowering_of(get_target("tflite-int8")).prepare(wide, get_target("tflite-int8"))
-    assert str(caught.value) == "tflite-int8: x is int16; y at act is int16: int8 or float32 is needed"
+        lowering_of(get_target("onnx-int8")).prepare(wide, get_target("onnx-int8"))
+    assert str(caught.value) == (
+        "onnx-int8: x (input) is int16; y (relu at act) is int16: int8 or float32 is needed"
+    )
 
 
 def test_a_target_of_integers_alone_names_what_would_be_float() -> None:
     integer = replace(get_target("tflite-int8"), name="board-int8", dtypes=("int8",))
     assert integer.integer_only and not any(target.integer_only for target in TARGETS.values())
-    with pytest.raises(UnsupportedError, match="board-int8: x is float32; y at act is float32: int8"):
+    with pytest.raises(
+        UnsupportedError, match=r"board-int8: x \(input\) is float32; y \(relu at act\) is float32: int8"
+    ):
         prepared(graph(None), integer, ())
     assert prepared(graph(QuantParams((1.0,), (0,), "int8")), integer, ()).outputs[0].quant is not None

@@ -37,6 +37,17 @@ def test_a_piece_that_others_read_keeps_its_steps(join: str) -> None:
         assert sqnr_db(wanted, found) > 35.0
 
 
+def test_a_piece_that_a_relu_reads_as_well_keeps_what_is_negative() -> None:
+    """The concat takes it on another grid, and what the relu cannot tell apart was cut off for both."""
+    b = Builder((1, 3, 8, 8))
+    x = b.conv(b.input, 4)
+    joined = b.op("concat", x, times(b, b.conv(b.input, 4), 80.0), dim=1)
+    graph = b.graph(b.op("relu", x), b.op("mul", joined, joined))
+    annotated = quantize(graph, IMAGES[:32]).graph
+    quant = annotated.value(x.name).quant
+    assert quant != annotated.value(joined.name).quant and -64 < quant.zero_point[0] < 64
+
+
 def test_a_piece_that_only_the_concat_reads_is_tied() -> None:
     b = Builder((1, 3, 8, 8))
     scores = b.op("sigmoid", b.conv(b.input, 4))

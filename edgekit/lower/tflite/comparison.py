@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from edgekit.graph.ir import Node, Value
+from edgekit.graph.ir import Node, QuantParams, Value
 from edgekit.lower.tflite import layout
 from edgekit.lower.tflite.attention import last
 from edgekit.lower.tflite.builder import Tensor
@@ -96,11 +96,11 @@ def argmax(ctx: Context, node: Node) -> None:
     _whole(ctx, node.output, wide, perm)
 
 
-def _topk(ctx: Context, node: Node) -> tuple[Tensor, Tensor, Perm]:
-    """TOPK_V2 over the last stored dimension: values, int32 indices, their layout."""
+def _topk(ctx: Context, node: Node, quant: QuantParams | None) -> tuple[Tensor, Tensor, Perm]:
+    """TOPK_V2 over the last stored dimension: values with these parameters, int32 indices, their layout."""
     value = node.operands[0]
     perm = last(ctx, value, node.attrs["dim"])
-    x = ctx.read(value, perm)
+    x = ctx.read_as(value, quant, perm)
     shape = layout.apply(perm, node.output.shape)
     values = ctx.like(x, f"{node.output.name}/values", shape)
     places = ctx.temporary(f"{node.output.name}/places", shape, "int32")
@@ -111,11 +111,11 @@ def _topk(ctx: Context, node: Node) -> tuple[Tensor, Tensor, Perm]:
 
 @lowers()
 def topk(ctx: Context, node: Node) -> None:
-    values, _, perm = _topk(ctx, node)
+    values, _, perm = _topk(ctx, node, node.output.quant)
     ctx.alias(node.output, values, perm)
 
 
 @lowers()
 def topk_indices(ctx: Context, node: Node) -> None:
-    _, places, perm = _topk(ctx, node)
+    _, places, perm = _topk(ctx, node, node.operands[0].quant)
     _whole(ctx, node.output, places, perm)

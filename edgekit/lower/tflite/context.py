@@ -146,7 +146,8 @@ class Context:
 
     def read_as(self, value: Value, quant: QuantParams | None, perm: Perm | None = None) -> Tensor:
         """The tensor of `value` carrying exactly `quant`; another scale is exchanged through float, which
-        rounds correctly where an integer QUANTIZE is off by one.
+        rounds correctly where an integer QUANTIZE is off by one. Between int8 and int16 it is an integer
+        QUANTIZE all the same: it differs in ties alone, and needs no tensor of floats.
         """
         if quant is None:
             return self.read(value, perm, as_float=True)
@@ -158,7 +159,7 @@ class Context:
         tensor = self.read(value, perm)
         if tensor.quant == quant:
             return tensor
-        if tensor.dtype != "float32":
+        if tensor.dtype == quant.dtype:
             tensor = self.dequantized(tensor)
         return self.quantized(tensor, quant)
 
@@ -196,6 +197,10 @@ class Context:
         """
         values = [v for v in (operands or tuple(node.operands)) if v is not None]
         return all(v.quant is not None for v in (*values, *node.outputs))
+
+    def computes_in(self, node: Node) -> str:
+        """The type of a node's result, which is the one it computes in."""
+        return node.output.quant.dtype if node.output.quant is not None else "float32"
 
     def _in_layout(self, value: Value, tensor: Tensor, have: Perm, want: Perm) -> Tensor:
         key = (value, want)

@@ -125,15 +125,19 @@ def parameters(
         if ctx.target.weights == "int8" and weight.quant is not None and ctx.target.activations == "float32":
             quant = _on_axis(weight.quant, out_axis)
             return constants.quantize(data, quant), quant, _float_bias(ctx, stem, bias, channels)
-        if weight.quant is not None:  # the integers' values, so that a float neighbour sees the same weights
-            quant = _on_axis(weight.quant, out_axis)
-            shape = [-1 if d == out_axis else 1 for d in range(data.ndim)]
-            data = constants.quantize(data, quant) * np.asarray(quant.scale, np.float32).reshape(shape)
+        if weight.quant is not None:
+            data = _rounded(data, _on_axis(weight.quant, out_axis), out_axis)
         return data, None, _float_bias(ctx, stem, bias, channels)
     assert weight.quant is not None and x.quant is not None
     quant = _on_axis(weight.quant, out_axis)
     integers, bias_quant = constants.bias(bias, channels, x.quant.scale[0], quant, x.quant.dtype)
     return constants.quantize(data, quant), quant, ctx.constant(stem, integers, bias_quant)
+
+
+def _rounded(data: np.ndarray, quant: QuantParams, axis: int) -> np.ndarray:
+    """The integers' values, so that a float neighbour sees the same weights."""
+    shape = [-1 if d == axis else 1 for d in range(data.ndim)]
+    return constants.quantize(data, quant) * np.asarray(quant.scale, np.float32).reshape(shape)
 
 
 def _on_axis(quant: QuantParams, axis: int) -> QuantParams:
@@ -286,6 +290,8 @@ def conv_transpose2d(ctx: Context, node: Node) -> None:
         )
         bias = ctx.constant(stem, integers, bias_quant)
     else:
+        if weight.quant is not None and ctx.target.quantized:
+            data = _rounded(data, _on_axis(weight.quant, 0), 0)
         filters, bias = ctx.weight(weight.name, data), _float_bias(ctx, stem, bias_data, o)
     (sh, sw), (ph, pw) = node.attrs["stride"], node.attrs["padding"]
     n, h, w, _ = x.shape

@@ -16,15 +16,20 @@ from edgekit.lower.tflite.layout import Perm
 SHORT_ROW = 64  # channels up to which a gate is multiplied several pixels at a time
 
 
-def operand(ctx: Context, value: Value, rank: int, perm: Perm, *, integer: bool) -> Tensor:
-    """`value`, broadcast from the right to `rank` dimensions, in layout `perm`."""
+def operand(
+    ctx: Context, value: Value, rank: int, perm: Perm, *, integer: bool, dtype: str = "int8"
+) -> Tensor:
+    """`value`, broadcast from the right to `rank` dimensions, in layout `perm`.
+
+    dtype: of the integers of a constant that has no parameters.
+    """
     missing = rank - len(value.shape)
     if value.is_constant:
         data = constants.as_numpy(value)
         data = data.reshape((1,) * missing + data.shape).transpose(perm)
         if not integer:
             return ctx.constant(value.name, data)
-        quant = value.quant or scalar_parameters(data)
+        quant = value.quant or scalar_parameters(data, dtype)
         return ctx.constant(value.name, constants.quantize(data, quant), quant)
     if not missing:
         return ctx.read(value, perm, as_float=not integer)
@@ -41,9 +46,9 @@ def operand(ctx: Context, value: Value, rank: int, perm: Perm, *, integer: bool)
     return turned
 
 
-def scalar_parameters(data: np.ndarray) -> QuantParams:
+def scalar_parameters(data: np.ndarray, dtype: str = "int8") -> QuantParams:
     """Per-tensor parameters of a constant that calibration gave none; a single number is met exactly."""
-    return constants.symmetric(data, None)
+    return constants.symmetric(data, None, dtype)
 
 
 def _scale(value: Value) -> float:
@@ -67,9 +72,10 @@ def binary(
     whole = [v for v in (a, b) if not v.is_constant and len(v.shape) == rank]
     perm = ctx.preferred(*whole) if whole else layout.identity(rank)
     integer = integer_kernel and ctx.integer(node, *(v for v in (a, b) if not v.is_constant))
-    if integer and ctx.target.activations == "int8":
+    if integer and ctx.computes_in(node) == "int8":
         integer = _scales_fit(builtin, _scale(a), _scale(b), _scale(node.output))
-    tensors = [operand(ctx, v, rank, perm, integer=integer) for v in (a, b)]
+    dtype = ctx.computes_in(node)
+    tensors = [operand(ctx, v, rank, perm, integer=integer, dtype=dtype) for v in (a, b)]
     result = ctx.write(node.output, perm, integer=integer)
     if integer and builtin == "MUL" and _gated(tensors):
         _in_longer_rows(ctx, tensors, result, options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 import edgekit
 from edgekit.graph.ir import Graph, QuantParams, Value
 from edgekit.lower import table
@@ -113,7 +115,7 @@ def _input(ctx: Context, value: Value, io_dtype: str) -> Tensor:
     shape = layout.apply(perm, value.shape)
     inner = Tensor(value.name, shape, _native(value), None, value.quant)
     ctx.stored[value] = (inner, perm)
-    if _native(value) in (io_dtype, "float32"):
+    if _stays(value, io_dtype):
         return inner
     outer = ctx.temporary(f"{value.name}/{io_dtype}", shape, io_dtype, _as_unsigned(value, io_dtype))
     floating = outer if io_dtype == "float32" else ctx.dequantized(outer)
@@ -125,7 +127,7 @@ def _output(ctx: Context, value: Value, io_dtype: str, taken: list[Tensor]) -> T
     """The file's output for a graph output: images as (N, H, W, C), everything else as it is in torch."""
     perm = NHWC if len(value.shape) == 4 else layout.identity(len(value.shape))
     tensor = ctx.read(value, perm)
-    if _native(value) not in (io_dtype, "float32"):
+    if not _stays(value, io_dtype):
         floating = ctx.dequantized(tensor)
         if io_dtype == "float32":
             return floating
@@ -139,8 +141,15 @@ def _output(ctx: Context, value: Value, io_dtype: str, taken: list[Tensor]) -> T
     return tensor
 
 
+def _stays(value: Value, io_dtype: str) -> bool:
+    """Whether a value leaves or enters the file as it is: integers where integers are asked for."""
+    return _native(value) in (io_dtype, "float32") or (_native(value) == "int16" and io_dtype == "int8")
+
+
 def _as_unsigned(value: Value, io_dtype: str) -> QuantParams | None:
-    """The same numbers in uint8: the zero point moves by 128."""
+    """The same numbers in uint8: the zero point moves by 128; of int16 in steps of 257."""
     if io_dtype == "float32" or value.quant is None:
         return None
+    if value.quant.dtype == "int16":
+        return QuantParams((float(np.float32(value.quant.scale[0] * 257.0)),), (128,), "uint8")
     return QuantParams(value.quant.scale, (value.quant.zero_point[0] + 128,), "uint8")

@@ -78,14 +78,16 @@ def concat(ctx: Context, node: Node) -> None:
 
 @lowers()
 def split(ctx: Context, node: Node) -> None:
-    """SPLIT for up to four equal pieces, a SLICE a piece otherwise."""
+    """SPLIT for up to four equal pieces, a SLICE a piece otherwise, also where pieces differ in type."""
     value = node.inputs[0]
     assert value is not None
     perm = ctx.perm(value)
     axis = perm.index(node.attrs["dim"] % len(value.shape))
-    x = moved(ctx, node)
+    grids = dict.fromkeys(out.quant for out in node.outputs)
+    sources = {quant: ctx.read_as(value, quant, perm) for quant in grids}
     sizes = [out.shape[perm[axis]] for out in node.outputs]
-    if len(set(sizes)) == 1 and len(sizes) <= 4:
+    if len(set(sizes)) == 1 and len(sizes) <= 4 and len(sources) == 1:
+        (x,) = sources.values()
         results = [ctx.write(out, perm, integer=True) for out in node.outputs]
         options = schema.SplitOptionsT(numSplits=len(sizes))
         ctx.emit("SPLIT", [ctx.constant("axis", np.array(axis, np.int32)), x], results, options)
@@ -95,7 +97,7 @@ def split(ctx: Context, node: Node) -> None:
         if ctx.use_counts[out] or out in ctx.exposed:
             begin = [0] * len(perm)
             begin[axis] = start
-            emit_slice(ctx, x, begin, ctx.write(out, perm, integer=True))
+            emit_slice(ctx, sources[out.quant], begin, ctx.write(out, perm, integer=True))
         start += size
 
 
@@ -351,7 +353,7 @@ def pixel_shuffle(ctx: Context, node: Node) -> None:
     """DEPTH_TO_SPACE, whose channels come in the order (fy, fx, c)."""
     value, factor = node.inputs[0], node.attrs["factor"]
     assert value is not None
-    integer = ctx.target.activations != "int16"  # neither operator takes int16
+    integer = ctx.computes_in(node) != "int16"  # neither operator takes int16
     x = ctx.read_as(value, node.output.quant if integer else None, NHWC)
     x = _regroup(ctx, x, node.output.shape[1], factor, to_torch=False, cause=node.output)
     result = ctx.write(node.output, NHWC, integer=integer)
@@ -363,7 +365,7 @@ def pixel_unshuffle(ctx: Context, node: Node) -> None:
     """SPACE_TO_DEPTH, whose channels come in the order (fy, fx, c)."""
     value, factor = node.inputs[0], node.attrs["factor"]
     assert value is not None
-    x = ctx.read_as(value, None if ctx.target.activations == "int16" else node.output.quant, NHWC)
+    x = ctx.read_as(value, None if ctx.computes_in(node) == "int16" else node.output.quant, NHWC)
     n, c, h, w = node.output.shape
     blocks = ctx.like(x, f"{node.output.name}/blocks", (n, h, w, c))
     ctx.emit("SPACE_TO_DEPTH", [x], [blocks], schema.SpaceToDepthOptionsT(blockSize=factor))

@@ -145,7 +145,7 @@ def avg_pool2d(ctx: Context, node: Node) -> None:
     kernel, stride, pads, same = _window(node)
     counts = _border_counts(node, kernel, stride, pads)
     even = bool((counts == kernel[0] * kernel[1]).all())
-    integer = ctx.integer(node) and even and ctx.target.activations == "int8"
+    integer = ctx.integer(node) and even and ctx.computes_in(node) == "int8"
     x = ctx.read(value, NHWC, as_float=not integer)
     result = ctx.write(node.output, NHWC, integer=integer)
     if not even and same and not node.attrs.get("count_include_pad", True):

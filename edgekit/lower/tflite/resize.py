@@ -21,7 +21,7 @@ def resize_bilinear(ctx: Context, node: Node) -> None:
     value = node.inputs[0]
     assert value is not None
     aligned = bool(node.attrs.get("align_corners", False))
-    integer = not aligned and value.quant == node.output.quant and ctx.target.activations != "int16"
+    integer = not aligned and value.quant == node.output.quant and ctx.computes_in(node) != "int16"
     x = ctx.read(value, NHWC, as_float=not integer)
     result = ctx.write(node.output, NHWC, integer=integer)
     size = ctx.constant("size", np.array(node.attrs["size"], np.int32))

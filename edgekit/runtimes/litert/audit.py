@@ -159,6 +159,8 @@ def _by_types(graph: Subgraph, op: Operator) -> str:
             return "convert"
         if computed <= _EIGHT_BIT:
             return "int8"
+        if not computed & _FLOAT:
+            return "int16"
         border = set(graph.inputs) & set(op.inputs) or set(graph.outputs) & set(op.outputs)
         return "convert" if border else "float"
     if computed & _FLOAT:

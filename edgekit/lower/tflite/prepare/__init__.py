@@ -12,6 +12,7 @@ from edgekit.lower.lowered import Form, Pass, prepared
 from edgekit.lower.tflite.prepare.absorb_hardsigmoid import absorb_hardsigmoid
 from edgekit.lower.tflite.prepare.annotate import annotate
 from edgekit.lower.tflite.prepare.center_matmul_operands import center_matmul_operands
+from edgekit.lower.tflite.prepare.convert_types import convert_types
 from edgekit.lower.tflite.prepare.expand_silu import expand_silu
 from edgekit.lower.tflite.prepare.flatten_in_place import flatten_in_place
 from edgekit.lower.tflite.prepare.fold_channel_shuffle import fold_channel_shuffle
@@ -30,6 +31,7 @@ PASSES: tuple[Pass | Form, ...] = (
     fold_channel_shuffle,  # after repeat_before_depthwise, which leaves a shuffle
     grow_before_max_pool,
     Form(widen_depthwise),
+    convert_types,  # last: the others rewrite nodes that read values as they are
 )
 
 

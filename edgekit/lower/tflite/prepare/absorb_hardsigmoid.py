@@ -25,7 +25,9 @@ def absorb_hardsigmoid(graph: Graph, target: Target) -> int:
         if x is None or conv is None or conv.op not in ("conv2d", "linear"):
             continue
         quant = node.output.quant
-        if quant is None or quant.dtype != "int8" or x.quant is None or quant.zero_point != (-128,):
+        if quant is None or x.quant is None or {quant.dtype, x.quant.dtype} != {"int8"}:
+            continue
+        if quant.zero_point != (-128,):
             continue
         weight = conv.inputs[1]
         assert weight is not None

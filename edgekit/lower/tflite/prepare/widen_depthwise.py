@@ -27,7 +27,8 @@ def widen_depthwise(graph: Graph, target: Target) -> int:
         channels = x.shape[1]
         depthwise = node.attrs["groups"] == channels == weight.shape[0] and channels > 1
         large = weight.shape[2] * weight.shape[3] > LARGEST_FAST
-        if not (depthwise and large and node.output.quant and x.quant and use_counts[weight] == 1):
+        out = node.output.quant
+        if not (depthwise and large and out and out.dtype == "int8" and x.quant and use_counts[weight] == 1):
             continue
         group = next((size for size in GROUPS if channels % size == 0), 1)
         if group == 1:
