@@ -13,9 +13,8 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.ops import WEIGHT_AXIS
+from edgekit.graph.ops import OPS, SUMS, WEIGHT_AXIS
 
-_PRODUCTS = frozenset(("add", "sub", "mul", "matmul", "mean", "avg_pool2d", "adaptive_avg_pool2d"))
 _LARGEST = 32767  # int16 is symmetric
 
 
@@ -46,16 +45,14 @@ def meet_types(graph: Graph) -> int:
 def crossings(node: Node) -> list[tuple[int, str]]:
     """(operand, type it is needed in) of a node that computes in integers."""
     out = node.output.quant
-    if out is None:
+    if out is None or node.op not in SUMS:
         return []
     data = list(range(len(node.inputs)))
     weight = node.inputs[1] if node.op in WEIGHT_AXIS else None
     if weight is not None and weight.is_constant:
         data = [0] if weight.quant is not None else []
-    elif node.op not in _PRODUCTS:
-        return []
     operands = [(i, value) for i in data if (value := node.inputs[i]) is not None]
-    if node.op in ("add", "sub", "mul"):  # a plain number is written in the type that is computed in
+    if OPS[node.op].channels == "join":  # a plain number is written in the type that is computed in
         operands = [(i, value) for i, value in operands if value.quant or not value.is_constant]
     if any(value.quant is None for _, value in operands):
         return []  # in float

@@ -17,7 +17,7 @@ import edgekit
 from edgekit.errors import GraphError
 from edgekit.graph.check import check
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.ops import ACTIVATIONS, EVERYTHING, OPS, Fixed, Free, Op, op
+from edgekit.graph.ops import ACTIVATIONS, EVERYTHING, MOVES, OPS, Fixed, Free, Op, op
 from edgekit.graph.run import run_node
 
 Tensor = torch.Tensor
@@ -216,6 +216,17 @@ def test_no_table_of_op_names_stands_beside_the_rows() -> None:
         tables = _collections(ast.parse(path.read_text()))
         found += [f"{place}:{line}: {sorted(names)}" for line, names in tables]
     assert not found, "facts about ops belong in their rows, edgekit/graph/ops: " + "; ".join(found)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in OPS if OPS[name].sums))
+def test_what_sums_is_linear_in_all_of_its_operands(name: str) -> None:
+    """f(4x) = 4f(x), of a product 16f(x): nothing is computed that integers cannot."""
+    assert name not in MOVES and not OPS[name].macs
+    for inputs, attrs in _cases(name):
+        plain = {key: None if key == "activation" else value for key, value in attrs.items()}
+        (once,) = _run(name, inputs, plain)
+        (scaled,) = _run(name, [None if x is None else 4.0 * x for x in inputs], plain)
+        assert any(torch.allclose(scaled, factor * once) for factor in (4.0, 16.0))
 
 
 def test_intervals_are_intervals() -> None:

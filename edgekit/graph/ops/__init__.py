@@ -32,6 +32,8 @@ PLACES = frozenset(name for name, row in OPS.items() if isinstance(row.ranges, P
 WEIGHT_AXIS: dict[str, int] = {
     name: row.weight_axis for name, row in OPS.items() if row.weight_axis is not None
 }
+# Ops that compute on integers as they are, so that all their operands are of one integer type.
+SUMS = frozenset(name for name, row in OPS.items() if (row.sums or row.macs) and not row.composite)
 # Ops that take in the activation behind them.
 FUSES = frozenset(name for name, row in OPS.items() if row.fuses_activation)
 
@@ -44,6 +46,7 @@ __all__ = [
     "OPS",
     "PLACES",
     "SAME",
+    "SUMS",
     "VIEWS",
     "WEIGHT_AXIS",
     "Fixed",

@@ -12,17 +12,17 @@ UNIT = Fixed(-1.0, 1.0, int8=(1 / 127, 0), int16=(1 / 32767, 0))  # -1, 0 and 1 
 _pointwise = partial(op, channels="pass", layout="any", dtypes="floats")
 
 
-@op(channels="join", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
+@op(channels="join", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True, sums=True)
 def add(a: Tensor, b: Tensor, *, activation: str | None = None) -> Tensor:
     return activate(a + b, activation)
 
 
-@op(channels="join", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
+@op(channels="join", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True, sums=True)
 def sub(a: Tensor, b: Tensor, *, activation: str | None = None) -> Tensor:
     return activate(a - b, activation)
 
 
-@op(channels="join", ranges=FREE, layout="any", dtypes="numbers")
+@op(channels="join", ranges=FREE, layout="any", dtypes="numbers", sums=True)
 def mul(a: Tensor, b: Tensor, *, activation: str | None = None) -> Tensor:
     return activate(a * b, activation)
 

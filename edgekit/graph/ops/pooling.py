@@ -34,6 +34,7 @@ def max_pool2d(
     layout="image",
     dtypes="floats",
     homogeneous=True,
+    sums=True,
 )
 def avg_pool2d(
     x: Tensor,
@@ -53,12 +54,13 @@ def avg_pool2d(
     layout="image",
     dtypes="floats",
     homogeneous=True,
+    sums=True,
 )
 def adaptive_avg_pool2d(x: Tensor, *, output_size: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(x, output_size)
 
 
-@op(channels="reduce", ranges=FREE, layout="any", dtypes="floats", homogeneous=True)
+@op(channels="reduce", ranges=FREE, layout="any", dtypes="floats", homogeneous=True, sums=True)
 def mean(x: Tensor, *, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     return torch.mean(x, dims, keepdim)
 

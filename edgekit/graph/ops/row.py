@@ -102,6 +102,8 @@ class Op:
     reads: the interval outside which the op cannot tell the values of its input apart
     macs: multiply-adds, for ops that hold a matrix product
     composite: expanded by a pass before quantization
+    sums: integer kernels add, multiply or average the integers of its operands, which are of one type then;
+        so do products (`macs`)
     """
 
     name: str
@@ -118,6 +120,7 @@ class Op:
     reads: Range = EVERYTHING
     macs: Macs | None = None
     composite: bool = False
+    sums: bool = False
 
     def __post_init__(self) -> None:
         for value, known in (
