@@ -112,7 +112,10 @@ def test_the_command_works(installed: Path, tmp_path: Path) -> None:
 
 
 def test_the_shipped_recipes_and_checkpoints_are_found(installed: Path, tmp_path: Path) -> None:
-    code = "from edgekit import recipe, zoo\nprint(recipe.shipped_for('mobilenet_v3_small'), zoo.__file__)"
+    code = (
+        "from edgekit import zoo\nfrom edgekit.pipeline import recipe\n"
+        "print(recipe.shipped_for('mobilenet_v3_small'), zoo.__file__)"
+    )
     found = python(installed, tmp_path, code).split()
     assert all(Path(path).is_relative_to(installed) and Path(path).is_file() for path in found)
     assert "reference" in python(installed, tmp_path, MAIN, "models", "mobilenet_v3_small")
