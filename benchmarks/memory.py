@@ -11,6 +11,7 @@ the networks that were run are replaced. Exits 1 over a bar.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ HEAD = (
     "|---|---|---|---|---|---|---|---|---|\n"
 )
 _MB = 1 << 20
+_FINISHED = re.compile(r"\u2713 (\S+).* m?s$")
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,9 @@ def measure(job: Job) -> Measured:
 
 
 def stages(log: Path) -> list[str]:
-    """The stages a build has finished, from its progress lines."""
-    lines = [line.split() for line in log.read_text().splitlines() if line.startswith("\u2713 ")]
-    return [words[1] for words in lines]
+    """The stages a build has finished, from its progress lines, which end with their time."""
+    found = (_FINISHED.match(line) for line in log.read_text().splitlines())
+    return [match[1] for match in found if match]
 
 
 def resident_mb(pid: int) -> float:
