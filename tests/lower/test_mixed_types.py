@@ -11,7 +11,7 @@ from litert import run_file, to_torch_layout
 
 from edgekit.errors import UnsupportedError
 from edgekit.graph.boundaries import crossings, meet_types
-from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.run import run, walk
 from edgekit.lower.lowered import Lowered, lowering_of
 from edgekit.lower.tflite import lower, prepare
@@ -270,3 +270,15 @@ def test_other_tflite_targets_derive_one_type_of_a_mixed_graph() -> None:
         found = {v.quant.dtype for v in prepared.values() if v.quant is not None and not v.is_constant}
         assert found == kinds
         lowering_of(target).lower(prepared, target)
+
+
+@pytest.mark.parametrize("name", ["tflite-int8", "tflite-int16x8"])
+def test_sixteen_bits_around_another_zero_point_are_centred(name: str) -> None:
+    """Files quantized elsewhere hold uint16, zero anywhere; kernels refuse it."""
+    graph, target = annotated(residual(), {"conv2d_1": "int16"}), get_target(name)
+    wanted = run(graph, [images()[:1]])[0]
+    value = graph.value("conv2d_1")
+    value.quant = QuantParams((2.0 * value.quant.scale[0],), (9000,), "int16")
+    prepared = lowering_of(target).prepare(graph, target)
+    (found,) = run_file(lower(prepared, target, io_dtype="float32").data, images()[:1])
+    assert sqnr_db(wanted, torch.from_numpy(to_torch_layout(found))) > 25.0

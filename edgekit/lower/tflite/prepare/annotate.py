@@ -27,6 +27,8 @@ def annotate(graph: Graph, target: Target) -> int:
                 value.quant, changed = _derived(value, target), changed + 1
         elif value.quant is not None and value.quant.dtype != target.activations:
             value.quant, changed = _derived(value, target), changed + 1
+        if value.quant is not None and value.quant.dtype == "int16" and any(value.quant.zero_point):
+            value.quant, changed = _centred(value.quant), changed + 1
     if integer_weights and not target.quantized:
         for node in graph.nodes:
             weight = node.inputs[1] if node.op in ("conv2d", "linear") else None
@@ -54,6 +56,13 @@ def _derived(value: Value, target: Target) -> QuantParams | None:
         peak = max(abs(-128 - zero), abs(127 - zero)) * scale
     scale = float(torch.tensor(max(peak, 1e-9) / 32767.0, dtype=torch.float32))
     return QuantParams((scale,), (0,), "int16")
+
+
+def _centred(quant: QuantParams) -> QuantParams:
+    """int16 that was quantized elsewhere around another zero point, which kernels do not take."""
+    zero = quant.zero_point[0]
+    peak = max(abs(-32768 - zero), abs(32767 - zero)) * quant.scale[0]
+    return QuantParams((float(torch.tensor(peak / 32767.0, dtype=torch.float32)),), (0,), "int16")
 
 
 def dynamic_pays(node: Node) -> bool:
