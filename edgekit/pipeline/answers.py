@@ -25,7 +25,7 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
 from edgekit.quantize.images import BATCH_BYTES, bytes_per_image
-from edgekit.tasks import Known, Output, Task, choose
+from edgekit.tasks import Drift, Known, Output, Task, choose
 
 LIMIT_BYTES = 1_000_000_000
 _CHUNK_BYTES = 64_000_000
@@ -101,8 +101,11 @@ def _labels(job: Job, outputs: Sequence[Output]) -> tuple[int, ...] | None:
     return () if any(output.shape == (len(CLASS_NAMES),) for output in outputs) else None
 
 
-def answered(session: Session, job: Job, task: Task, graph: Graph) -> Path | None:
-    """The reference: directory with the original's answers in float, labels.npy (if any) and images.json."""
+def answered(session: Session, job: Job, task: Task, graph: Graph, label: str = "") -> Path | None:
+    """Directory with a graph's answers in float, labels.npy (if any) and images.json.
+
+    The original's are the reference.
+    """
     source = job.evaluation
     if source is None:
         return None
@@ -133,7 +136,19 @@ def answered(session: Session, job: Job, task: Task, graph: Graph) -> Path | Non
         "task": [task.name, task.scored],
         "threads": torch.get_num_threads(),  # the order of float sums
     }
-    return session.stage("reference", key, make)
+    return session.stage("reference", key, make, label)
+
+
+def variant_drift(
+    session: Session, job: Job, task: Task, graph: Graph, reference: Path | None
+) -> Drift | None:
+    """What a variant lost in float against its original; None for an original, or without images."""
+    if job.variant.parent is None or reference is None:
+        return None
+    given = answered(session, job, task, graph, job.variant.step)
+    assert given is not None
+    labels = reference / "labels.npy"
+    return task.drift(load(reference), load(given), np.load(labels) if labels.exists() else None)
 
 
 def _channels_last(x: torch.Tensor) -> torch.Tensor:

@@ -110,10 +110,15 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
 def _variants(facts: Facts, counted: Cost) -> list[dict[str, Any]]:
     """From the original to what was built, with what each costs."""
     first, last = facts.job.variant.original, facts.job.variant
-    return [
+    rows: list[dict[str, Any]] = [
         {"step": variant.step, "name": variant.name, "params": found.params, "macs": found.macs}
         for variant, found in ((first, cost(facts.original)), (last, counted))
     ]
+    if (lost := facts.changed) is not None:
+        for row, figure in zip(rows, (lost.reference, lost.artifact), strict=True):
+            row |= {"metric": lost.metric, "figure": figure}
+        rows[-1] |= {"drop": lost.drop, "sqnr_db": lost.sqnr_db}
+    return rows
 
 
 def _runtimes(facts: Facts) -> list[dict[str, Any]]:

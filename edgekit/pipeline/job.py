@@ -150,6 +150,7 @@ class Facts:
     original: Graph  # optimized, like `graph`; the same one where nothing was changed
     rewrites: list[PassRecord]
     task: Task
+    changed: Drift | None  # what the variant lost in float
     reference: Path | None
     built: list[Built]
     baselines: dict[str, Built]

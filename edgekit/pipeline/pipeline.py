@@ -44,7 +44,7 @@ from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.lower.ports import Ports
 from edgekit.pipeline import evidence, proofs, threads
 from edgekit.pipeline import recipe as recipes
-from edgekit.pipeline.answers import answered, task_of
+from edgekit.pipeline.answers import answered, task_of, variant_drift
 from edgekit.pipeline.cache_limit import cache_limit
 from edgekit.pipeline.calibration import calibration_rows
 from edgekit.pipeline.class_names import with_class_names
@@ -174,6 +174,7 @@ def _build(
     given = _taken_off(session, job, graph)
     task = task_of(recipe, job, original)
     reference = answered(session, job, task, original)
+    changed = variant_drift(session, job, task, graph, reference)
     kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
     built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
@@ -183,7 +184,9 @@ def _build(
         proof.prove(asked, built)
     together = agreed(asked, built)
     with session.step("report"):
-        facts = Facts(recipe, job, graph, original, rewrites, task, reference, built, baselines, together)
+        facts = Facts(
+            recipe, job, graph, original, rewrites, task, changed, reference, built, baselines, together
+        )
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
 
 

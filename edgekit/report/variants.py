@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgekit.report import units
+from edgekit.report.facts import METRICS
 from edgekit.report.section import Section
 
 _COUNTS = ("params", "macs")
@@ -16,16 +17,33 @@ def section(report: dict[str, Any]) -> Section | None:
     if not found:
         return None
     rows = tuple(
-        (row["step"], row["name"], *(_beside(row[key], found[0][key], row is found[0]) for key in _COUNTS))
+        (
+            row["step"],
+            row["name"],
+            *(_beside(row[key], found[0][key], row is found[0]) for key in _COUNTS),
+            _accuracy(row),
+        )
         for row in found
     )
     return Section(
         "What was made of the original",
         "Accuracy, agreement and noise on this page are against the first row.",
-        ("step", "model", "parameters", "MACs"),
+        ("step", "model", "parameters", "MACs", "in float"),
         rows,
         numbers=2,
     )
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    """Its figure where there are labels, and how far its outputs are from the original's."""
+    said = []
+    if row.get("metric") in METRICS and row.get("figure") is not None:
+        said.append(f"{METRICS[row['metric']]} {units.said(units.percent(row['figure'], 2))}")
+    if row.get("drop") and said:
+        said.append(f"{units.points(-row['drop'])} points")
+    if row.get("sqnr_db") is not None:
+        said.append(units.decibels(row["sqnr_db"]))
+    return ", ".join(said) or units.NONE
 
 
 def _beside(value: int, original: int, first: bool) -> str:

@@ -39,6 +39,7 @@ def test_the_reference_is_the_original(tmp_path, cache):
     same = [run.artifacts["tflite-int8"].path.read_bytes() for run in (alone, beside)]
     assert same[0] == same[1]  # what is built is the variant itself
     assert [row["step"] for row in beside.report["variants"]] == ["original", "given"]
+    assert beside.report["variants"][1]["sqnr_db"] == pytest.approx(float(apart), abs=0.1)
     assert "variants" not in alone.report
     for page in ("report.html", "report.md"):
         assert "What was made of the original" in (tmp_path / "b" / page).read_text()
