@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit.device.transport.adb import AdbTransport
-from edgekit.device.transport.connection import Completed, Owner, Stream, Transport, parse_owner
+from edgekit.device.transport.connection import Completed, Stream, Transport
+from edgekit.device.transport.keeper import Owner, parse_owner
 from edgekit.device.transport.local import LocalTransport
 from edgekit.device.transport.ssh import SshTransport
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from edgekit.bundle import safe_name
-from edgekit.device.transport.keeper import BEAT_LIMIT_S, Keeper
+from edgekit.device.transport.keeper import BEAT_LIMIT_S, Keeper, parse_owner
 from edgekit.errors import DeviceBusyError, DeviceJobError, DeviceRefusedError, InfrastructureError
 
 _GRACE_S = 5.0
@@ -42,23 +42,6 @@ class Completed:
     out: str
     err: str
     seconds: float
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a board: run, user@host and since when, as the lock on the board says."""
-
-    process: int
-    run: str
-    who: str
-
-
-def parse_owner(text: str) -> Owner | None:
-    """The text of a lock: PID START BOOT RUN WHO."""
-    words = text.split(" ", 4)
-    if len(words) < 5 or not words[0].isdigit():
-        return None
-    return Owner(int(words[0]), words[3], words[4])
 
 
 class Stream:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 BEAT_LIMIT_S = 30  # silence after which the board cleans up by itself
 
@@ -79,3 +80,20 @@ class Keeper:
                 self._process.stdin.flush()
             except (OSError, ValueError):
                 return
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a board: run, user@host and since when, as the lock on the board says."""
+
+    process: int
+    run: str
+    who: str
+
+
+def parse_owner(text: str) -> Owner | None:
+    """The text of a lock: PID START BOOT RUN WHO."""
+    words = text.split(" ", 4)
+    if len(words) < 5 or not words[0].isdigit():
+        return None
+    return Owner(int(words[0]), words[3], words[4])
