@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgekit import __version__
 from edgekit.bundle import rejected_name
@@ -83,6 +84,7 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
         "machine": {
             "cpu": machine()["cpu"],
             "cores": os.cpu_count() or 1,
+            "threads": torch.get_num_threads(),
             "os": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(),
             "runtime": ", ".join(dict.fromkeys(runtime_of(one.target) for one in facts.built)),

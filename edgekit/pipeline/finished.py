@@ -107,7 +107,12 @@ def reproduce(directory: Path, trust: bool = False, display: Display | None = No
     recipe = recipes.from_dict(report["provenance"]["recipe"], str(directory / "report.json"))
     if recipe.weights == "as given":
         raise UsageError(f"{directory}: built from a module in Python: only a named model can be built again")
-    recipe = replace(recipe, device=replace(recipe.device, profile="off"))
+    used = report.get("machine", {}).get("threads")  # sums of floats depend on it
+    recipe = replace(
+        recipe,
+        device=replace(recipe.device, profile="off"),
+        machine=replace(recipe.machine, jobs=used or recipe.machine.jobs),
+    )
     with tempfile.TemporaryDirectory(prefix="edgekit-repro-") as out:
         again = build(recipe, out=out, trust=trust, use_cache=False, display=display).report
     return {

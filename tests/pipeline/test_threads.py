@@ -1,5 +1,6 @@
 """How many cores a build takes, and that torch's threads sleep while they wait."""
 
+import json
 import math
 import os
 import subprocess
@@ -7,7 +8,9 @@ import sys
 
 import pytest
 import torch
+from small_model import net
 
+import edgekit
 from edgekit.pipeline import threads
 from edgekit.pipeline.threads import chosen, using, workers
 
@@ -127,3 +130,25 @@ def test_the_command_line_lets_threads_sleep_unless_told_otherwise(told, wanted)
 def test_nothing_is_said_once_torch_is_loaded():
     threads.wait_passively()
     assert "OMP_WAIT_POLICY" not in os.environ
+
+
+def test_a_build_is_made_again_with_its_own_threads(tmp_path, monkeypatch):
+    """The sums of floats depend on them: bytes are compared."""
+    from edgekit.pipeline import finished, pipeline
+
+    images = torch.randn(4, 3, 32, 32)
+    run = edgekit.build(
+        net(), calibration=images, out=tmp_path, machine={"jobs": 1}, device={"profile": "off"}
+    )
+    assert run.report["machine"]["threads"] == 1
+    report = finished.read_report(tmp_path)
+    report["machine"]["threads"], report["provenance"]["recipe"]["weights"] = 3, "random"
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    asked = []
+
+    def build(recipe, **_):
+        asked.append(recipe.machine.jobs)
+        return run
+
+    monkeypatch.setattr(pipeline, "build", build)
+    assert all(finished.reproduce(tmp_path).values()) and asked == [3]
