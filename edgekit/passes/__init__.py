@@ -25,6 +25,7 @@ from edgekit.passes.fuse_padding import fuse_padding
 from edgekit.passes.merge_movement import merge_movement
 from edgekit.passes.recognize_activation import recognize_activation
 from edgekit.passes.recognize_channel_shuffle import recognize_channel_shuffle
+from edgekit.passes.recognize_l2_normalize import recognize_l2_normalize
 from edgekit.passes.recognize_pixel_shuffle import recognize_pixel_shuffle
 
 Pass = Callable[[Graph], int]
@@ -33,6 +34,7 @@ FLOAT: tuple[Pass, ...] = (
     expand_attention,
     recognize_activation,  # before fuse_activation: x * relu6(x + 3) / 6 must still be in pieces
     recognize_channel_shuffle,  # before merge_movement: it must see reshape, permute, reshape
+    recognize_l2_normalize,
     recognize_pixel_shuffle,
     canonicalize_pooling,
     merge_movement,

@@ -29,6 +29,7 @@ from edgekit.passes.fuse_padding import fuse_padding
 from edgekit.passes.merge_movement import merge_movement
 from edgekit.passes.recognize_activation import recognize_activation
 from edgekit.passes.recognize_channel_shuffle import recognize_channel_shuffle
+from edgekit.passes.recognize_l2_normalize import recognize_l2_normalize
 from edgekit.passes.recognize_pixel_shuffle import recognize_pixel_shuffle
 from edgekit.passes.rewrite import new_constant
 
@@ -78,6 +79,14 @@ def window(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 FIRES: dict[str, Row] = {
+    "normalized to length one": (
+        recognize_l2_normalize,
+        lambda m, x: F.normalize(x, dim=1, eps=1e-6),
+        {},
+        X,
+        1,
+        ["l2_normalize"],
+    ),
     "pixels shuffled by hand": (
         recognize_pixel_shuffle,
         lambda m, x: x.view(-1, 1, 2, 2, 8, 8).permute(0, 1, 4, 2, 5, 3).reshape(-1, 1, 16, 16),
@@ -357,6 +366,18 @@ FIRES: dict[str, Row] = {
 }
 
 KEPT: dict[str, tuple[Pass, Callable[..., Any], dict[str, Any], torch.Tensor]] = {
+    "length of something else": (
+        recognize_l2_normalize,
+        lambda m, x: x / x.relu().norm(dim=1, keepdim=True).clamp_min(1e-6),
+        {},
+        X,
+    ),
+    "length that others read": (
+        recognize_l2_normalize,
+        lambda m, x: (lambda y: x / y + y)(x.norm(dim=1, keepdim=True).clamp_min(1e-6)),
+        {},
+        X,
+    ),
     "pixels: another order": (
         recognize_pixel_shuffle,
         lambda m, x: x.view(-1, 1, 2, 2, 8, 8).permute(0, 1, 4, 3, 5, 2).reshape(-1, 1, 16, 16),
