@@ -43,6 +43,9 @@ class Probe(Protocol):
     def ports(self) -> Ports: ...
 
 
+_NO_NUMBER = 255.0  # steps that a quotient by an integer zero is off: it has no value to agree on
+
+
 @dataclass(frozen=True)
 class OpFidelity:
     """One value: how far the runtime is from the formula."""
@@ -149,6 +152,12 @@ def _codes(stored: np.ndarray, detail: dict[str, Any], value: Value) -> np.ndarr
     return stored.astype(np.float32) - np.float32(detail["quantization"][1])
 
 
+def steps_between(expected: torch.Tensor, actual: torch.Tensor) -> torch.Tensor:
+    """How many steps two tensors of codes are apart, element by element."""
+    apart = (expected.double() - actual.double()).abs()
+    return torch.nan_to_num(apart, nan=_NO_NUMBER, posinf=_NO_NUMBER)
+
+
 def fidelity(graph: Graph, probe: Probe, inputs: Inputs, shipped: Source | None = None) -> Fidelity:
     """Hold every operator of an int8 file against its integer formula.
 
@@ -171,7 +180,7 @@ def fidelity(graph: Graph, probe: Probe, inputs: Inputs, shipped: Source | None 
             if value.quant is None or value.name not in actual:
                 continue
             checked = True
-            steps = (expected.double() - actual[value.name].double()).abs()
+            steps = steps_between(expected, actual[value.name])
             wrong, worst = int((steps > 0).sum()), int(steps.max()) if steps.numel() else 0
             rows.append(
                 OpFidelity(node.op, node.source, value.name, worst, wrong / steps.numel(), is_exact(node))

@@ -28,6 +28,7 @@ from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import per_image, run, run_node, walk
 from edgekit.runtimes.runtime import Inputs, as_inputs, run_model
 from edgekit.verify.drift import sqnr_db
+from edgekit.verify.fidelity import steps_between
 from edgekit.verify.integers import dequantize, quantize_reals, weight_codes
 from edgekit.verify.placed import Placed, placed_values
 
@@ -127,7 +128,7 @@ class _Sum:
     def add(self, expected: Tensor, actual: Tensor) -> None:
         assert self.value.quant is not None
         scale = float(np.float32(self.value.quant.scale[0]))
-        steps = (expected.double() - torch.round(actual.double() / scale)).abs()
+        steps = steps_between(expected, torch.round(actual.double() / scale))
         self.worst = max(self.worst, int(steps.max()) if steps.numel() else 0)
         self.wrong += int((steps > 0).sum())
         self.elements += steps.numel()

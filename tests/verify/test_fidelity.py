@@ -9,6 +9,7 @@ import pytest
 import torch
 from op_graphs import CASES, images, op_graph
 
+import edgekit
 from edgekit.errors import ArtifactError
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.lower.tflite import lower, prepare
@@ -143,3 +144,19 @@ def test_a_faint_squeeze_does_not_overflow_the_bias():
     probe = lower(prepared, TARGET, outputs_also=probe_values(prepared))
     inputs = np.random.default_rng(0).uniform(-1e-4, 1e-4, (2, 8, 1, 1)).astype(np.float32)
     assert fidelity(prepared, probe, inputs).max_lsb == 0
+
+
+def test_a_quotient_by_an_integer_zero_is_named(tmp_path):
+    """0 / 0 is no number on either side: the file is rejected by the layer's name, without a traceback."""
+
+    class Quotient(torch.nn.Module):
+        def forward(self, x):
+            return x.relu() / (x.relu() + 1e-9)
+
+    x = torch.randn(40, 3, 8, 8)
+    run = edgekit.build(
+        Quotient().eval(), targets=["tflite-int8"], calibration=x, evaluation=x, out=tmp_path,
+        device={"profile": "off"}, quantize={"profile": "fast"},
+    )  # fmt: skip
+    gate = next(gate for gate in run.report["gates"] if gate["name"] == "fidelity")
+    assert not gate["ok"] and "255 LSB" in gate["detail"] and "div" in gate["detail"]
