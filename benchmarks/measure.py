@@ -29,12 +29,12 @@ sys.path.insert(0, str(peers.ROOT))  # this checkout, whatever is installed
 
 from edgekit.data import ImageSet, open_images
 from edgekit.data.shapes import CLASS_NAMES
+from edgekit.device.host import machine
+from edgekit.device.profiles import Profile
 from edgekit.runtimes import audit, runtime
-from edgekit.verify import drift, latency
+from edgekit.tasks.classification import compare_logits
 
-LATENCY_PROFILE = latency.Profile(
-    "benchmark", 5, 60, 4.0, 12.0, 10, 0.5
-)  # 5 fresh processes, at least 300 samples
+LATENCY_PROFILE = Profile("benchmark", 5, 60, 4.0, 12.0, 10, 0.5)  # 5 fresh processes, at least 300 samples
 RESULTS = peers.HERE / "results"
 WORK = peers.ROOT / "build" / "benchmarks"
 
@@ -108,7 +108,7 @@ def describe(path: Path) -> dict[str, Any]:
 def compare(
     path: Path, batches: Batches, reference: np.ndarray, labels: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """A file's answers beside the reference logits; see edgekit.verify.drift."""
+    """A file's answers beside the reference logits; see edgekit.tasks.classification."""
     return drifted(reference, answers(path, batches), labels)
 
 
@@ -119,8 +119,8 @@ def answers(path: Path, batches: Batches) -> np.ndarray:
 
 
 def drifted(reference: np.ndarray, logits: np.ndarray, labels: np.ndarray | None = None) -> dict[str, Any]:
-    """edgekit.verify.drift as a row: how many answers flipped, not which."""
-    row = drift.drift(reference, logits, labels).as_dict()
+    """edgekit.tasks.classification as a row: how many answers flipped, not which."""
+    row = compare_logits(reference, logits, labels).as_dict()
     row["flipped"] = len(row["flipped"])
     return row
 
@@ -144,7 +144,7 @@ def provenance(
     facts: dict[str, Any] = {
         "command": shlex.join(command),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": latency.machine() | {"python": platform.python_version()},
+        "machine": machine() | {"python": platform.python_version()},
         "versions": {"edgekit": edgekit.__version__} | {name: version(name) for name in ours},
     }
     if peer_python is not None:

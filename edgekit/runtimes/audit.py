@@ -179,12 +179,11 @@ def totals(rows: tuple[OpRecord, ...]) -> dict[str, Any]:
     """The fields of an Audit that follow from its operators."""
     counted = [row for row in rows if row.kind not in ("convert", "other")]
     as_int8 = [row for row in counted if row.kind in _AS_INT8]
-    macs = sum(row.macs for row in rows)
     return {
         "int8_ops_share": len(as_int8) / len(counted) if counted else 0.0,
         "int8_macs_share": _macs_share(rows),
         "table_ops": sum(row.kind == "table" for row in rows),
-        "macs": macs,
+        "macs": sum(row.macs for row in rows),
         "float_ops": tuple(f"{row.op} at {row.module}" for row in rows if row.kind == "float"),
         "dynamic_ops": tuple(f"{row.op} at {row.module}" for row in rows if row.kind == "dynamic"),
         "kinds": dict(Counter(row.kind for row in rows).most_common()),

@@ -22,7 +22,7 @@ from edgekit.runtimes.runtime import Inputs
 from edgekit.tasks import Output, Task
 from edgekit.tasks.classification import Classification
 from edgekit.tasks.errors import measure
-from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
+from edgekit.tasks.statistics import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.placed import Placed, placed_values
 
 MAX_DIFFERING = 100

@@ -24,7 +24,7 @@ from edgekit.lower.ports import Ports
 from edgekit.runtimes.layout import to_graph
 from edgekit.runtimes.litert.run import infer, open_interpreter, slots
 from edgekit.runtimes.runtime import Inputs, Source, as_inputs, laid_out
-from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
+from edgekit.tasks.statistics import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.integers import compute, is_exact, quantize_reals
 
 Tensor = torch.Tensor

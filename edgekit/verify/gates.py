@@ -16,8 +16,8 @@ from edgekit.runtimes.audit import Audit, Delegation
 from edgekit.runtimes.tensorflow.run import TensorflowCheck
 from edgekit.targets import Promises, Target, get_target
 from edgekit.targets.words import Words
+from edgekit.tasks.record import Drift
 from edgekit.verify.agreement import Agreement, Divergence
-from edgekit.verify.drift import Drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity
 from edgekit.verify.layers import LayerError
 from edgekit.verify.runtime_fidelity import RuntimeFidelity

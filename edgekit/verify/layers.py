@@ -24,7 +24,7 @@ import torch
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import run, run_node, walk
 from edgekit.runtimes.runtime import Inputs, as_inputs
-from edgekit.verify.drift import SQNR_CEILING_DB, sqnr_db
+from edgekit.tasks.statistics import SQNR_CEILING_DB, sqnr_db
 from edgekit.verify.fidelity import batch_dims
 from edgekit.verify.integers import dequantize, quantize_reals
 

@@ -27,7 +27,7 @@ from edgekit.errors import ArtifactError
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import per_image, run, run_node, walk
 from edgekit.runtimes.runtime import Inputs, as_inputs, run_model
-from edgekit.verify.drift import sqnr_db
+from edgekit.tasks.statistics import sqnr_db
 from edgekit.verify.fidelity import steps_between
 from edgekit.verify.integers import dequantize, quantize_reals, weight_codes
 from edgekit.verify.placed import Placed, placed_values

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from edgekit.errors import DataError
+from edgekit.tasks.record import Flip
 from edgekit.verify.contact_sheet import contact_sheet
-from edgekit.verify.drift import Flip
 
 FLIPS = [Flip(i, 1, 1, 0.5 + i / 20, 0, 0.6) for i in range(8)]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgekit.errors import DataError
-from edgekit.verify.drift import drift, drop_interval, mcnemar_p, softmax, sqnr_db
+from edgekit.tasks.classification import compare_logits as drift
+from edgekit.tasks.statistics import drop_interval, mcnemar_p, softmax, sqnr_db
 
 
 def _logits(classes, k=4):

@@ -13,7 +13,7 @@ from edgekit.device.host import FileLatency, Latency
 from edgekit.runtimes.audit import audit, delegation
 from edgekit.targets import TARGETS, Promises, get_target
 from edgekit.targets.promises import THRESHOLDS
-from edgekit.verify.drift import drift
+from edgekit.tasks.classification import compare_logits as drift
 from edgekit.verify.fidelity import Fidelity, FloatFidelity, OpFidelity
 from edgekit.verify.gates import Evidence, judge
 from edgekit.verify.layers import LayerError

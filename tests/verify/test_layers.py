@@ -13,7 +13,7 @@ from edgekit.lower.tflite import lower, prepare
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.runtimes.runtime import run_model
 from edgekit.targets import get_target
-from edgekit.verify.drift import sqnr_db
+from edgekit.tasks.statistics import sqnr_db
 from edgekit.verify.fidelity import float_fidelity, probe_values, read_values
 from edgekit.verify.integers import dequantize
 from edgekit.verify.layers import layer_errors
