@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.surgery": CORE,
     "edgekit.prune": CORE,
     "edgekit.runtimes": CORE | {"edgekit.lower"},
+    "edgekit.cost": CORE,
     "edgekit.runtimes.registry": set(),  # names and where they lead, imported by whoever asks
     "edgekit.tasks": {"edgekit.errors"},
     "edgekit.verify": CORE | {"edgekit.tasks", "edgekit.targets", "edgekit.lower", "edgekit.runtimes"},

@@ -17,6 +17,7 @@ import torch
 
 from edgekit import __version__
 from edgekit.bundle import rejected_name
+from edgekit.cost.static import Counts, count
 from edgekit.data.source import Source
 from edgekit.device.host import machine
 from edgekit.files import write_atomic
@@ -34,7 +35,6 @@ from edgekit.report.html import render_html
 from edgekit.report.markdown import render_markdown
 from edgekit.targets import get_target
 from edgekit.targets.target import OWN
-from edgekit.verify.cost import Cost, cost
 
 
 def write(facts: Facts, stages: list[dict[str, Any]], out: str | os.PathLike[str]) -> Run:
@@ -64,7 +64,7 @@ def write_pages(report: dict[str, Any], directory: Path) -> None:
 
 def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, Any]]) -> dict[str, Any]:
     job = facts.job
-    counted = cost(facts.graph)
+    counted = count(facts.graph)
     report = {
         "schema_version": SCHEMA_VERSION,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -76,7 +76,7 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
         "cost": {
             "params": counted.params,
             "macs": counted.macs,
-            "mem_bytes": counted.mem_bytes,
+            "mem_bytes": counted.traffic_bytes,
             "peak_activation_bytes": counted.peak_activation_bytes,
         },
         "artifacts": {one.target.name: _artifact(facts, one, gates) for one in facts.built},
@@ -109,12 +109,12 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
     return _finite(report)
 
 
-def _variants(facts: Facts, counted: Cost) -> list[dict[str, Any]]:
+def _variants(facts: Facts, counted: Counts) -> list[dict[str, Any]]:
     """From the original to what was built, with what each costs."""
     first, last = facts.job.variant.original, facts.job.variant
     rows: list[dict[str, Any]] = [
         {"step": variant.step, "name": variant.name, "params": found.params, "macs": found.macs}
-        for variant, found in ((first, cost(facts.original)), (last, counted))
+        for variant, found in ((first, count(facts.original)), (last, counted))
     ]
     if (lost := facts.changed) is not None:
         for row, figure in zip(rows, (lost.reference, lost.artifact), strict=True):
