@@ -28,3 +28,19 @@ def batch_dims(graph: Graph) -> dict[Value, int | None]:
 def bytes_of_all_values(graph: Graph) -> int:
     """What every value of one image takes together, as float32."""
     return sum(4 * math.prod(value.shape) for value in graph.values() if not value.is_constant)
+
+
+def bytes_per_image(graph: Graph) -> int:
+    """The most that values of one image take at the same time, as float32."""
+    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
+    alive, most = sum(_bytes(value) for value in graph.inputs), 1
+    for i, node in enumerate(graph.nodes):
+        alive += sum(map(_bytes, node.outputs))
+        most = max(most, alive)
+        spent = {value for value in (*node.operands, *node.outputs) if last_use.get(value, i) == i}
+        alive -= sum(map(_bytes, spent))
+    return most
+
+
+def _bytes(value: Value) -> int:
+    return 0 if value.is_constant else 4 * math.prod(value.shape)

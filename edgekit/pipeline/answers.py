@@ -17,6 +17,7 @@ from edgekit.data.labels import labels_for
 from edgekit.data.shapes import CLASS_NAMES
 from edgekit.data.source import Given
 from edgekit.errors import DataError, UsageError
+from edgekit.graph.batch import bytes_per_image
 from edgekit.graph.file import graph_hash
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import answers as graph_answers
@@ -24,7 +25,7 @@ from edgekit.graph.run import per_image
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
-from edgekit.quantize.images import BATCH_BYTES, bytes_per_image
+from edgekit.quantize.images import BATCH_BYTES
 from edgekit.tasks import Drift, Known, Output, Task, choose
 
 LIMIT_BYTES = 1_000_000_000

@@ -8,14 +8,14 @@ folds windows into it and permutes it away, so the statistics ask here instead o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from edgekit.errors import QuantizationError
-from edgekit.graph.ir import Graph, Value
+from edgekit.graph.batch import bytes_per_image
+from edgekit.graph.ir import Graph
 
 Tensor = torch.Tensor
 BATCH = 16  # images that run at once
@@ -84,22 +84,6 @@ class Images:
         """
         for index in self.order.split(size if self.graph.batchable else 1):
             yield [_laid_out(source[index].float()) for source in self.sources]
-
-
-def bytes_per_image(graph: Graph) -> int:
-    """The most that values of one image take at the same time, as float32."""
-    last_use = {value: i for i, node in enumerate(graph.nodes) for value in node.operands}
-    alive, most = sum(_bytes(value) for value in graph.inputs), 1
-    for i, node in enumerate(graph.nodes):
-        alive += sum(map(_bytes, node.outputs))
-        most = max(most, alive)
-        spent = {value for value in (*node.operands, *node.outputs) if last_use.get(value, i) == i}
-        alive -= sum(map(_bytes, spent))
-    return most
-
-
-def _bytes(value: Value) -> int:
-    return 0 if value.is_constant else 4 * math.prod(value.shape)
 
 
 def _laid_out(tensor: Tensor) -> Tensor:

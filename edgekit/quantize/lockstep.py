@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
+from edgekit.graph.batch import bytes_per_image
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import finish, walk
 from edgekit.quantize.fused import Arguments
-from edgekit.quantize.images import Images, bytes_per_image
+from edgekit.quantize.images import Images
 
 Tensor = torch.Tensor
 BUDGET_BYTES = 1 << 30  # of tensors alive at the same time

@@ -13,9 +13,9 @@ from torch import nn
 from edgekit import passes
 from edgekit.capture import capture
 from edgekit.errors import QuantizationError
+from edgekit.graph.batch import bytes_per_image
 from edgekit.graph.ir import Graph
 from edgekit.quantize import QuantizeSettings, lockstep, quantize, simulate, sqnr_db
-from edgekit.quantize.images import bytes_per_image
 from edgekit.quantize.observers import observe
 
 IMAGES = smooth_images(40, 0)

@@ -1,0 +1,1 @@
+"""Smaller networks: channels removed where they cost most and say least."""
