@@ -8,6 +8,7 @@
     ├── CaptureError          a module that torch.export or our importer cannot express
     ├── GraphError            a graph that violates its own invariants
     ├── QuantizationError     calibration that cannot give usable parameters
+    ├── PruneError            channels that cannot be taken out, or a choice that leaves nothing
     ├── UnsupportedError      operators a target cannot lower (all of them, with modules)
     ├── ArtifactError         a model file that is truncated, foreign or inconsistent
     ├── StoreError            the store or the output directory cannot be written
@@ -58,6 +59,10 @@ class GraphError(EdgekitError):
 
 
 class QuantizationError(EdgekitError):
+    pass
+
+
+class PruneError(EdgekitError):
     pass
 
 

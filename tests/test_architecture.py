@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },  # a file is its graph
     "edgekit.train": CORE | {"edgekit.data"},
     "edgekit.surgery": CORE,
-    "edgekit.prune": CORE,
+    "edgekit.prune": CORE | {"edgekit.cost.static"},
     "edgekit.runtimes": CORE | {"edgekit.lower"},
     "edgekit.cost": CORE,
     "edgekit.runtimes.registry": set(),  # names and where they lead, imported by whoever asks
