@@ -23,11 +23,13 @@ class Builder:
     tensor or a tuple of them. args: the operator's own arguments, tensors as the export's nodes.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, training: bool = False) -> None:
+        self.training = training
         self.graph = Graph([], [], [], name)
         self.names: set[str] = set()
         self.constants: dict[int, Value] = {}
         self.constant_names: dict[int, str] = {}
+        self.kinds: dict[int, str] = {}
         self.keep_alive: list[Any] = []
         self.source = ""
         self.leaf = False
@@ -56,9 +58,18 @@ class Builder:
             name = self.name(self.constant_names.get(id(x), f"{self.source or 'model'}/constant"))
             data = x.detach()
             data = data if data.dtype == torch.bool else data.float()
-            self.constants[id(x)] = Value(name, tuple(x.shape), str(data.dtype).removeprefix("torch."), data)
+            dtype = str(data.dtype).removeprefix("torch.")
+            self.constants[id(x)] = Value(name, tuple(x.shape), dtype, data, kind=self.kind_of(x))
             self.keep_alive.append(x)
         return self.constants[id(x)]
+
+    def kind_of(self, constant: torch.Tensor) -> str:
+        """What a constant was in its module; nothing where the graph is not to be trained."""
+        return self.kinds.get(id(constant), "constant") if self.training else ""
+
+    def norm_facts(self, mean: torch.Tensor | None, momentum: float) -> dict[str, Any]:
+        """How a batch norm trains; nothing where the graph is not to be trained."""
+        return {}
 
     def derived(self, origin: torch.Tensor, made: torch.Tensor, suffix: str = "") -> torch.Tensor:
         """`made` out of the constant `origin`, under its name."""

@@ -25,8 +25,7 @@ def prove(graph: Graph, examples: list[torch.Tensor], reference: list[torch.Tens
 
 def find_batchable(graph: Graph, examples: list[torch.Tensor], got: list[torch.Tensor]) -> bool:
     """Does a batch of two answer for its second image what `got` says of it alone?"""
-    # The companion differs from the example, or mixing two images of a batch would go unseen.
-    batches = [torch.cat([x + torch.linspace(-1, 1, x.numel()).reshape(x.shape), x]) for x in examples]
+    batches = doubled(examples)
     graph.batchable = True  # or `run` would split the batch
     try:
         return all(
@@ -35,6 +34,23 @@ def find_batchable(graph: Graph, examples: list[torch.Tensor], got: list[torch.T
         ) and all(bool(a.any()) for a in got)  # zeros (an untrained head) would prove nothing
     except RuntimeError:
         return False
+
+
+def doubled(examples: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Batches of two whose second image is the example."""
+    # The companion differs from the example, or mixing two images of a batch would go unseen.
+    return [torch.cat([x + torch.linspace(-1, 1, x.numel()).reshape(x.shape), x]) for x in examples]
+
+
+def follows(graph: Graph, batches: list[torch.Tensor], reference: list[torch.Tensor]) -> bool:
+    """Does the graph make of a batch what the module makes of it?"""
+    graph.batchable = True
+    try:
+        got = run(graph, batches)
+    except RuntimeError:
+        return False
+    pairs = zip(got, reference, strict=True)
+    return all(bool(b.any()) and relative_error(a, b) <= RELATIVE_TOLERANCE for a, b in pairs)
 
 
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -70,6 +70,7 @@ def _to_json(graph: Graph) -> dict[str, Any]:
                 "constant": v.is_constant,
                 "range": v.range and list(v.range),
                 "quant": v.quant and [v.quant.scale, v.quant.zero_point, v.quant.dtype, v.quant.axis],
+                **({"kind": v.kind} if v.kind else {}),
             }
             for v in index
         ],
@@ -100,6 +101,7 @@ def _from_json(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Gra
                 tensors[entry["name"]] if entry["constant"] else None,
                 entry["range"] and tuple(entry["range"]),
                 quant,
+                entry.get("kind", ""),
             )
         )
     nodes = [

@@ -44,7 +44,9 @@ class Value:
     """A tensor in the graph; a constant when `data` is set.
 
     `range` is the calibrated (low, high) in real units, the truth every target derives its parameters from;
-    `quant` is what the current target made of it (None: stays float).
+    `quant` is what the current target made of it (None: stays float). `kind` is what a constant was in the
+    module it was captured from, where it is to be trained: "parameter", "frozen" (a parameter without
+    gradient), "buffer", or "constant" (a tensor of the code, or a buffer that is not saved).
     """
 
     name: str
@@ -53,6 +55,7 @@ class Value:
     data: torch.Tensor | None = None
     range: tuple[float, float] | None = None
     quant: QuantParams | None = None
+    kind: str = ""
 
     @property
     def is_constant(self) -> bool:

@@ -1,4 +1,4 @@
-"""Execute and train a graph in torch."""
+"""Execute a graph in torch."""
 
 from __future__ import annotations
 
@@ -121,26 +121,3 @@ def answers(graph: Graph, inputs: Sequence[Tensor]) -> list[Tensor]:
 def per_image(shape: Sequence[int]) -> tuple[int, ...]:
     """The part of a recorded shape that belongs to one image: without the batch of 1 where there is one."""
     return tuple(shape[1:] if tuple(shape[:1]) == (1,) else shape)
-
-
-def as_module(graph: Graph) -> torch.nn.Module:
-    """An nn.Module whose floating constants are parameters, shared with this graph: training edits it."""
-    return _GraphModule(graph)
-
-
-class _GraphModule(torch.nn.Module):
-    def __init__(self, graph: Graph) -> None:
-        super().__init__()
-        self.graph = graph
-        for value in graph.constants():
-            assert value.data is not None
-            if value.data.is_floating_point():
-                value.data = torch.nn.Parameter(value.data.detach().clone())
-                name = value.name.replace(".", "/")
-                while hasattr(self, name):  # "a.b" beside "a/b", or a constant called "graph"
-                    name += "_"
-                self.register_parameter(name, value.data)
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        results = run(self.graph, inputs)
-        return results[0] if len(results) == 1 else results

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgekit.capture import capture, import_program
 from edgekit.errors import CaptureError
-from edgekit.graph.run import as_module
+from edgekit.graph.module import as_module
 
 X = noise(1, 4, 8, 8)
 VECTOR = noise(4, 1, 1, seed=1)

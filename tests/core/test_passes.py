@@ -16,7 +16,7 @@ from edgekit.errors import GraphError
 from edgekit.graph.check import check
 from edgekit.graph.file import graph_hash
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.run import as_module
+from edgekit.graph.module import as_module
 from edgekit.passes import FLOAT, Pass, optimize
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from edgekit.capture.prove import prove
+from edgekit.capture.prove import doubled, follows, prove
 from edgekit.capture.torch.aliases import aliases_matter
 from edgekit.capture.torch.fx import is_library
 from edgekit.capture.torch.importer import Importer
@@ -24,21 +24,27 @@ from edgekit.graph.ir import Graph
 
 
 def capture(
-    module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor], name: str = "model"
+    module: torch.nn.Module,
+    example: torch.Tensor | Sequence[torch.Tensor],
+    name: str = "model",
+    *,
+    training: bool = False,
 ) -> Graph:
     """Export `module` and import it.
 
     Args:
         module: in eval mode; its tensors are shared with the graph, not copied.
         example: (1, C, H, W) float32, or one such tensor per input; shapes are recorded from it.
+        training: keep what only training needs: what each constant was, how batch norms train. The function
+            is that of eval mode all the same.
     Returns: a checked Graph whose result equals eager within 1e-4 relative, for batches of 1 and, when
         `graph.batchable`, of any N.
     Raises: CaptureError naming every operator without importer and its module, or the export's own reason.
     """
     examples = _examples(example, name)
-    training = [path or "the module" for path, part in module.named_modules() if part.training]
-    if training:
-        raise CaptureError(f"[capture] {name} is in training mode at {training[0]}: call module.eval() first")
+    active = [path or "the module" for path, part in module.named_modules() if part.training]
+    if active:
+        raise CaptureError(f"[capture] {name} is in training mode at {active[0]}: call module.eval() first")
     with torch.no_grad():
         try:
             reference = module(*(x.clone() for x in examples))
@@ -52,7 +58,19 @@ def capture(
                 program = torch.export.export(module, tuple(x.clone() for x in examples))
         except Exception as error:  # torch.export raises its internals' exceptions unwrapped
             raise CaptureError(f"[capture] {_untraceable(error, module, name)}") from error
-    return import_program(program, name, example, reference)
+        graph = import_program(program, name, example, reference, module=module, training=training)
+        if training and not graph.batchable:
+            graph.batchable = _follows(graph, module, examples)
+    return graph
+
+
+def _follows(graph: Graph, module: torch.nn.Module, examples: list[torch.Tensor]) -> bool:
+    batches = doubled(examples)
+    try:
+        answers = module(*(x.clone() for x in batches))
+    except Exception:  # a module of one image
+        return False
+    return follows(graph, batches, _flatten(answers))
 
 
 def parameters(module: torch.nn.Module) -> list[str]:
@@ -70,6 +88,9 @@ def import_program(
     name: str,
     example: torch.Tensor | Sequence[torch.Tensor],
     reference: Any = None,
+    *,
+    module: torch.nn.Module | None = None,
+    training: bool = False,
 ) -> Graph:
     """An ExportedProgram (from `capture` or a loaded .pt2) as a Graph; see `capture`."""
     examples = _examples(example, name)
@@ -77,7 +98,7 @@ def import_program(
     if aliases_matter(program):
         program = program.run_decompositions({})
     with torch.no_grad():
-        graph = Importer(program, name).graph
+        graph = Importer(program, name, module, training).graph
         if len(graph.inputs) != len(examples):
             raise CaptureError(
                 f"[capture] {name} takes {len(graph.inputs)} inputs: {len(examples)} examples were given"

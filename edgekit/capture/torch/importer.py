@@ -43,8 +43,17 @@ from edgekit.graph.ir import Value
 class Importer(Builder):
     """Walks the exported fx graph once; `env` holds a Value, a tensor (constant) or a tuple of them."""
 
-    def __init__(self, program: torch.export.ExportedProgram, name: str) -> None:
-        super().__init__(name)
+    def __init__(
+        self,
+        program: torch.export.ExportedProgram,
+        name: str,
+        module: torch.nn.Module | None = None,
+        training: bool = False,
+    ) -> None:
+        """module: what was exported, where it is at hand; the momentum of its batch norms is read there."""
+        super().__init__(name, training)
+        self.module = module
+        self.state = program.state_dict
         self.env: dict[fx.Node, Any] = {}
         self.node: fx.Node
         placeholders = self._bind(program)
@@ -69,6 +78,7 @@ class Importer(Builder):
 
     def _bind(self, program: torch.export.ExportedProgram) -> dict[str, Any]:
         bound: dict[str, Any] = {}
+        first: dict[int, torch.Tensor] = {}
         kinds = torch.export.graph_signature.InputKind
         for spec in program.graph_signature.input_specs:
             if spec.kind == kinds.USER_INPUT:
@@ -78,9 +88,13 @@ class Importer(Builder):
             state = program.state_dict if spec.target in program.state_dict else program.constants
             tensor = state[spec.target]
             assert isinstance(tensor, torch.Tensor)
-            bound[spec.arg.name] = tensor = tensor.detach()
-            self.constant_names.setdefault(id(tensor), spec.target)
-            self.keep_alive.append(tensor)
+            if self.training and id(tensor) in first:  # a shared parameter is one, under its first name
+                bound[spec.arg.name] = first[id(tensor)]
+                continue
+            first[id(tensor)] = bound[spec.arg.name] = detached = tensor.detach()
+            self.constant_names.setdefault(id(detached), spec.target)
+            self.kinds[id(detached)] = _kind(spec, tensor)
+            self.keep_alive.append(detached)
         for node in program.graph.nodes:
             if node.op == "placeholder" and bound.get(node.name, 0) is None:
                 meta = node.meta["val"]
@@ -88,6 +102,20 @@ class Importer(Builder):
                 bound[node.name] = value
                 self.graph.inputs.append(value)
         return bound
+
+    def norm_facts(self, mean: torch.Tensor | None, momentum: float) -> dict[str, Any]:
+        """The program, traced in eval mode, says 0 where the layer says None: the mean of all batches."""
+        if not self.training:
+            return {}
+        path = self.constant_names.get(id(mean), "").rpartition(".")[0]
+        found: Any = momentum or None
+        if self.module is not None and path:
+            found = getattr(self.module.get_submodule(path), "momentum", found)
+        batches = self.state.get(f"{path}.num_batches_tracked")
+        return {
+            "momentum": found if found is None else float(found),
+            "batches": 0 if batches is None else int(batches),
+        }
 
     def _call(self, node: fx.Node, missing: dict[str, list[str]]) -> None:
         args: Any = fx.node.map_arg(node.args, self.env.__getitem__)
@@ -153,6 +181,14 @@ DATA_DEPENDENT = {
     "unique_dim": _FIXED,
     "bincount": _FIXED,
 }
+
+
+def _kind(spec: Any, tensor: torch.Tensor) -> str:
+    """What a tensor of the program is to training, see `Value.kind`."""
+    kinds = torch.export.graph_signature.InputKind
+    if spec.kind == kinds.PARAMETER:
+        return "parameter" if tensor.requires_grad else "frozen"
+    return "buffer" if spec.kind == kinds.BUFFER and spec.persistent else "constant"
 
 
 class _Missing:

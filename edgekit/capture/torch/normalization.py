@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 @importer(aten.batch_norm.default)
 def batch_norm(imp: Builder, x, weight, bias, mean, var, training, momentum, eps, cudnn):
-    if training or mean is None:
+    if (training or mean is None) and not imp.training:
         raise Unsupported("batch norm without running statistics")
-    return imp.emit("batch_norm", (x, weight, bias, mean, var), eps=eps)
+    return imp.emit("batch_norm", (x, weight, bias, mean, var), eps=eps, **imp.norm_facts(mean, momentum))
 
 
 @importer(aten._native_batch_norm_legit_no_training.default)
 def native_batch_norm(imp: Builder, x, weight, bias, mean, var, momentum, eps):
-    return (imp.emit("batch_norm", (x, weight, bias, mean, var), x.shape, eps=eps), None, None)
+    facts = imp.norm_facts(mean, momentum)
+    return (imp.emit("batch_norm", (x, weight, bias, mean, var), x.shape, eps=eps, **facts), None, None)
 
 
 @importer(aten.layer_norm.default)
@@ -44,7 +45,9 @@ def group_norm(imp: Builder, x, groups, weight=None, bias=None, eps=1e-5, cudnn=
 def instance_norm(imp: Builder, x, weight, bias, mean, var, use_input_stats, momentum, eps, cudnn):
     """Every channel by its own statistics, or by recorded ones."""
     if not use_input_stats:
-        return imp.emit("batch_norm", (x, weight, bias, mean, var), eps=eps)
+        facts = imp.norm_facts(mean, momentum)
+        facts = facts and {**facts, "statistics": "image"}
+        return imp.emit("batch_norm", (x, weight, bias, mean, var), eps=eps, **facts)
     return group_norm(imp, x, x.shape[1], weight, bias, eps)
 
 

@@ -10,10 +10,23 @@ from edgekit.graph.ops.row import FREE, Fixed, Tensor, op
 
 @op(channels="scale", ranges=FREE, layout="any", dtypes="floats", parameters=True)
 def batch_norm(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, *, eps: float
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    *,
+    eps: float,
+    momentum: float | None = 0.1,
+    batches: int = 0,
+    statistics: str = "batch",
 ) -> Tensor:
-    """Inference form, statistics (C,)."""
-    return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+    """Inference form, statistics (C,); without them those of the batch it is given.
+
+    momentum (None: the mean of all batches), how many batches the statistics have seen and whether they
+    are of a "batch" or of each "image" say how it trains.
+    """
+    return F.batch_norm(x, mean, var, weight, bias, mean is None, 0.0, eps)
 
 
 @op(channels="mix", ranges=FREE, layout="last", dtypes="floats", parameters=True)

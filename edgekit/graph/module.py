@@ -1,0 +1,219 @@
+"""A graph as an ordinary nn.Module that trains, and back.
+
+Enters: a graph as capture gives it, with batch norm in it; nothing of it is written. Leaves: a module whose
+parameters and buffers are copies of the graph's constants under the dotted paths of the module they came
+from, and `to_graph`, a new graph with the present numbers.
+
+What a constant becomes is said by its `kind`. Of a graph that does not say (an ONNX file, a rewritten one)
+every floating tensor is a parameter but for the statistics of batch norms and single numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekit.errors import GraphError
+from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.run import run, run_node
+
+Tensor = torch.Tensor
+_PARAMETERS = ("weight", "bias")
+_STATISTICS = ("running_mean", "running_var")
+
+
+def as_module(graph: Graph) -> GraphModule:
+    """A module that computes what the graph does and trains; it shares no tensor with the graph."""
+    return GraphModule(graph)
+
+
+class Scope(nn.Module):
+    """What lies below one path of the original module."""
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """nn.BatchNorm of any rank: what is done to a model's batch norms by their class is done to it."""
+
+    def _check_input_dim(self, input: Tensor) -> None: ...
+
+
+class InstanceNorm(nn.modules.instancenorm._InstanceNorm):
+    """nn.InstanceNorm, of a rank that is set."""
+
+    rank = 4
+
+    def _check_input_dim(self, input: Tensor) -> None: ...
+
+    def _get_no_batch_dim(self) -> int:
+        return self.rank - 1
+
+
+class GraphModule(nn.Module):
+    """A captured graph, to train, to copy, to export and to save like any other module.
+
+    It takes one tensor for each input of the graph, (N, ...), and gives a tensor, or a list where the graph
+    has several outputs.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self._graph = _structure(graph)
+        self._paths: dict[Value, str] = {}
+        self._norms: dict[Node, str] = {}
+        data = {new: old.data for new, old in zip(self._graph.values(), graph.values(), strict=True)}
+        self._add_norms(data)
+        for value in self._graph.constants():
+            if value not in self._paths:
+                self._add(value, data[value])
+
+    # construction
+    def _add_norms(self, data: dict[Value, Tensor | None]) -> None:
+        """A layer of its own for each pair of running statistics, where the mean's name says."""
+        layers: dict[tuple[Value, ...], str] = {}
+        for node in self._graph.nodes:
+            statistics = _statistics(node)
+            if not statistics:
+                continue
+            if statistics not in layers:
+                mean, var = statistics
+                path, _, last = mean.name.rpartition(".")
+                at, part = self._place(path if last == _STATISTICS[0] and path else node.output.name)
+                layer = _norm_of(node, data[mean], data[var])
+                at.add_module(part, layer)
+                layers[statistics] = path = self._path_of(layer)
+                self._paths[mean], self._paths[var] = (f"{path}.{name}" for name in _STATISTICS)
+            self._norms[node] = layers[statistics]
+        for node, path in self._norms.items():
+            holder = self.get_submodule(path)
+            for name, value in zip(_PARAMETERS, node.inputs[1:3], strict=True):
+                if value is None or not value.is_constant:
+                    continue
+                if value not in self._paths:
+                    self._add(value, data[value])
+                if getattr(holder, name) is None:
+                    setattr(holder, name, self._tensor(value))
+
+    def _add(self, value: Value, data: Tensor | None) -> None:
+        """Register one constant under its name."""
+        assert data is not None
+        at, part = self._place(value.name)
+        tensor = data.detach().clone()
+        kind = value.kind or _kind_of(value)
+        if kind in ("parameter", "frozen"):
+            at.register_parameter(part, nn.Parameter(tensor, requires_grad=kind == "parameter"))
+        else:
+            at.register_buffer(part, tensor, persistent=kind == "buffer")
+        path = self._path_of(at)
+        self._paths[value] = f"{path}.{part}" if path else part
+
+    def _place(self, name: str) -> tuple[nn.Module, str]:
+        """The scope and the free name in it where `name` goes; scopes on the way are made."""
+        *scopes, last = name.split(".")
+        at: nn.Module = self
+        for part in scopes:
+            part = part or "_"
+            while part not in at._modules and hasattr(at, part):
+                part += "_"
+            if part not in at._modules:
+                at.add_module(part, Scope())
+            at = at._modules[part]  # type: ignore[assignment]
+        last = last or "_"
+        while hasattr(at, last) and getattr(at, last) is not None:
+            last += "_"
+        return at, last
+
+    def _path_of(self, module: nn.Module) -> str:
+        return next(path for path, part in self.named_modules() if part is module)
+
+    # execution
+    def forward(self, *inputs: Tensor) -> Any:
+        """The graph's answer; in training mode batch norms use and follow the batch."""
+        several = bool(inputs) and len(inputs[0]) > 1
+        if several and not self._graph.batchable and any(map(self._trains, self._norms.values())):
+            raise GraphError(
+                f"[module] {self._graph.name} runs image by image, where its batch norms see no batch: "
+                "a batch of 1, or batch norms in eval mode"
+            )
+        results = run(self._graph, inputs, self._read, self._run_node)
+        return results[0] if len(results) == 1 else results
+
+    def _trains(self, path: str) -> bool:
+        return self.get_submodule(path).training
+
+    def _norm(self, node: Node) -> Any:
+        return self.get_submodule(self._norms[node])
+
+    def _tensor(self, value: Value) -> Tensor:
+        """The parameter or buffer that a constant became."""
+        found: Tensor = operator.attrgetter(self._paths[value])(self)
+        return found
+
+    def _read(self, value: Value, tensor: Tensor) -> Tensor:
+        return self._tensor(value) if value in self._paths else tensor
+
+    def _run_node(self, node: Node, args: list[Tensor | None]) -> tuple[Tensor, ...]:
+        if node in self._norms:
+            return (self._normalize(node, args),)
+        return run_node(node, args)
+
+    def _normalize(self, node: Node, args: list[Tensor | None]) -> Tensor:
+        """Through the layer; a weight or bias that the graph computes comes after it."""
+        x, *affine = args[:3]
+        y: Tensor = self._norm(node)(x)
+        shape = (1, -1, *[1] * (len(node.output.shape) - 2))
+        weight, bias = (
+            tensor.reshape(shape) if tensor is not None and not value.is_constant else None  # type: ignore[union-attr]
+            for value, tensor in zip(node.inputs[1:3], affine, strict=True)
+        )
+        y = y if weight is None else y * weight
+        return y if bias is None else y + bias
+
+    def to_graph(self) -> Graph:
+        """A new graph with the present weights and statistics, float32 on the CPU."""
+        graph = self._graph.copy()
+        for new, old in zip(graph.values(), self._graph.values(), strict=True):
+            if old in self._paths:
+                data = self._tensor(old).detach().cpu()
+                new.data = (data.float() if data.is_floating_point() else data).clone()
+        for new_node, node in zip(graph.nodes, self._graph.nodes, strict=True):
+            if node in self._norms and "batches" in node.attrs:
+                new_node.attrs["batches"] = int(self._norm(node).num_batches_tracked)
+        return graph
+
+
+def _structure(graph: Graph) -> Graph:
+    """A copy without numbers: its constants are there, on no device."""
+    numbers = [v.data for v in graph.constants() if v.data is not None]
+    copied: Graph = copy.deepcopy(
+        graph, {id(data): torch.empty_like(data, device="meta") for data in numbers}
+    )
+    return copied
+
+
+def _kind_of(value: Value) -> str:
+    """What a constant that does not say it becomes: floating tensors train, single numbers do not."""
+    return "parameter" if value.dtype.startswith("float") and value.shape else "constant"
+
+
+def _statistics(node: Node) -> tuple[Value, ...]:
+    """The running mean and variance of a batch norm; none where it has none or computes them."""
+    found = tuple(v for v in node.inputs[3:5] if v is not None) if node.op == "batch_norm" else ()
+    return found if all(v.is_constant for v in found) else ()
+
+
+def _norm_of(node: Node, mean: Tensor | None, var: Tensor | None) -> BatchNorm | InstanceNorm:
+    """The layer of a batch norm's node, still without weight and bias."""
+    assert mean is not None and var is not None
+    kind = BatchNorm if node.attrs.get("statistics", "batch") == "batch" else InstanceNorm
+    momentum = node.attrs.get("momentum", 0.1)
+    layer = kind(len(mean), node.attrs["eps"], momentum, affine=False, track_running_stats=True)
+    layer.running_mean, layer.running_var = mean.detach().clone(), var.detach().clone()
+    if isinstance(layer, InstanceNorm):
+        layer.rank = len(node.output.shape)
+    assert isinstance(layer.num_batches_tracked, Tensor)
+    layer.num_batches_tracked.fill_(node.attrs.get("batches", 0))
+    return layer
