@@ -50,7 +50,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.pipeline.store": {"edgekit.errors", "edgekit.files"},
     "edgekit.pipeline.cache_limit": {"edgekit.errors"},
     "edgekit.pipeline.threads": {"edgekit.errors"},
-    "edgekit.pipeline.recipe": {"edgekit.errors", "edgekit.files", "edgekit.targets"},
+    "edgekit.pipeline.recipe": {
+        "edgekit.errors",
+        "edgekit.files",
+        "edgekit.targets",
+        "edgekit.pipeline.step_settings",
+    },
+    "edgekit.pipeline.step_settings": {"edgekit.errors"},
     "edgekit.bundle": {"edgekit.errors", "edgekit.files"},
     "edgekit.device": {"edgekit.errors", "edgekit.bundle", "edgekit.files"},
     # a slice of the evaluation set as a model's input tensors
@@ -110,6 +116,7 @@ NO_TORCH = {
     "edgekit.report",
     "edgekit.bundle",
     "edgekit.pipeline.recipe",
+    "edgekit.pipeline.step_settings",
     "edgekit.targets",
     "edgekit.pipeline.store",
     "edgekit.history",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from edgekit import __version__
 from edgekit.errors import EdgekitError, GateError, UsageError
@@ -72,7 +72,19 @@ def _root(
     pass
 
 
-@app.command()
+class _Build(TyperCommand):
+    """Steps whose option may stand alone: `--lite` takes the word behind it only where it is its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        from edgekit.pipeline.step_settings import is_lite, is_train
+
+        takes = {"--lite": is_lite, "--train": is_train}
+        following = [*args[1:], ""]
+        alone = [arg in takes and not takes[arg](word) for arg, word in zip(args, following, strict=True)]
+        return super().parse_args(ctx, [f"{a}=" if bare else a for a, bare in zip(args, alone, strict=True)])
+
+
+@app.command(cls=_Build)
 def build(
     model: Annotated[
         str | None,
@@ -111,6 +123,26 @@ def build(
         typer.Option("--weights", help="auto, reference, imagenet, random, or FILE or FILE#ENTRY."),
     ] = None,
     resolution: Annotated[int | None, typer.Option(help="Input side in pixels; default the model's.")] = None,
+    lite: Annotated[
+        str | None,
+        typer.Option(
+            "--lite", metavar="[=STEPS]", help="Surgery: no-se,relu6,3x3 (all without a value), or auto."
+        ),
+    ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            "--prune",
+            metavar="BUDGET",
+            help="0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE, dead.",
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            "--train", metavar="[=HOW]", help="Train what is built: 20min, 500steps or FILE.py:FUNCTION."
+        ),
+    ] = None,
     calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,
     evaluation: Annotated[int | None, typer.Option(help="Evaluation images; default 2000.")] = None,
     profile: Annotated[str | None, typer.Option(help="Quantization: fast or thorough (default).")] = None,
@@ -165,6 +197,7 @@ def build(
     from edgekit.files import default_root, has_home
     from edgekit.pipeline import pipeline
     from edgekit.pipeline import recipe as recipes
+    from edgekit.pipeline.step_settings import lite_of, prune_of, train_of
     from edgekit.report.terminal import Progress, print_summary
 
     settings: dict[str, Any] = {
@@ -181,6 +214,9 @@ def build(
             "exif": exif,
             "class_names": class_names,
         },
+        "lite": None if lite is None else lite_of(lite),
+        "prune": None if prune is None else prune_of(prune),
+        "train": None if train is None else train_of(train),
         "quantize": {"profile": profile, "quantizer": quantizer},
         "task": {"name": task},
         "target": {"names": target or None, "io": io, "dynamic_batch": dynamic_batch or None},

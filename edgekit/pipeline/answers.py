@@ -22,7 +22,7 @@ from edgekit.graph.file import graph_hash
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import answers as graph_answers
 from edgekit.graph.run import per_image
-from edgekit.pipeline.job import Job
+from edgekit.pipeline.job import Form, Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
 from edgekit.quantize.images import BATCH_BYTES
@@ -140,13 +140,11 @@ def answered(session: Session, job: Job, task: Task, graph: Graph, label: str = 
     return session.stage("reference", key, make, label)
 
 
-def variant_drift(
-    session: Session, job: Job, task: Task, graph: Graph, reference: Path | None
-) -> Drift | None:
-    """What a variant lost in float against its original; None for an original, or without images."""
-    if job.variant.parent is None or reference is None:
+def variant_drift(session: Session, job: Job, task: Task, form: Form, reference: Path | None) -> Drift | None:
+    """What a variant lost in float against its original; None without images."""
+    if reference is None:
         return None
-    given = answered(session, job, task, graph, job.variant.step)
+    given = answered(session, job, task, form.graph, form.variant.step)
     assert given is not None
     labels = reference / "labels.npy"
     return task.drift(load(reference), load(given), np.load(labels) if labels.exists() else None)

@@ -17,12 +17,12 @@ import torch
 
 from edgekit import __version__
 from edgekit.bundle import rejected_name
-from edgekit.cost.static import Counts, count
+from edgekit.cost.static import count
 from edgekit.data.source import Source
 from edgekit.device.host import machine
 from edgekit.files import write_atomic
 from edgekit.graph.file import graph_hash
-from edgekit.pipeline import proofs
+from edgekit.pipeline import chain, proofs
 from edgekit.pipeline.answers import LIMIT_BYTES
 from edgekit.pipeline.bundle import bundle_artifact, without
 from edgekit.pipeline.job import Built, Facts, Run
@@ -99,7 +99,7 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
         },
     }
     if facts.job.variant.parent is not None:
-        report["variants"] = _variants(facts, counted)
+        report["variants"] = chain.rows(facts)
     outputs = [{"name": o.name, "shape": o.shape, "dtype": o.dtype} for o in facts.task.outputs]
     report["task"] = {"name": facts.task.name, "reason": facts.task.reason, "outputs": outputs}
     if rows := _runtimes(facts):
@@ -109,27 +109,14 @@ def _report(facts: Facts, stages: list[dict[str, Any]], gates: list[dict[str, An
     return _finite(report)
 
 
-def _variants(facts: Facts, counted: Counts) -> list[dict[str, Any]]:
-    """From the original to what was built, with what each costs."""
-    first, last = facts.job.variant.original, facts.job.variant
-    rows: list[dict[str, Any]] = [
-        {"step": variant.step, "name": variant.name, "params": found.params, "macs": found.macs}
-        for variant, found in ((first, count(facts.original)), (last, counted))
-    ]
-    if (lost := facts.changed) is not None:
-        for row, figure in zip(rows, (lost.reference, lost.artifact), strict=True):
-            row |= {"metric": lost.metric, "figure": figure}
-        rows[-1] |= {"drop": lost.drop, "sqnr_db": lost.sqnr_db}
-    return rows
-
-
 def _runtimes(facts: Facts) -> list[dict[str, Any]]:
     """Every file that was timed, fastest first."""
     measured = next((one.latency for one in facts.built if one.latency is not None), None)
     if measured is None:
         return []
-    fastest = min(row.p50_ms for row in measured.files.values())
     own = {one.target.name for one in facts.built}
+    files = {name: row for name, row in measured.files.items() if name in own | set(facts.baselines)}
+    fastest = min(row.p50_ms for row in files.values())
     return [
         {
             "target": name,
@@ -145,7 +132,7 @@ def _runtimes(facts: Facts) -> list[dict[str, Any]]:
             "relative": row.p50_ms / fastest,
             "artifact": name in own,
         }
-        for name, row in sorted(measured.files.items(), key=lambda item: item[1].p50_ms)
+        for name, row in sorted(files.items(), key=lambda item: item[1].p50_ms)
     ]
 
 

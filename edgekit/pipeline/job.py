@@ -103,6 +103,22 @@ class Built:
         return sum(path.stat().st_size for path in self.files.values())
 
 
+@dataclass
+class Form:
+    """A variant of a build's chain as the proofs see it.
+
+    graph: optimized. changed: what it lost in float against the original; None for that one.
+    timed: what was built of it for its milliseconds alone, by target, with the float models it is held
+    against; of the form that is built in earnest nothing. untimed: target -> why it was not.
+    """
+
+    variant: Variant
+    graph: Graph
+    changed: Drift | None = None
+    timed: dict[str, Built] = field(default_factory=dict)
+    untimed: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Agreed:
     """How the int8 artifacts of a build answer beside each other; where a pair parts, by its two targets."""
@@ -142,15 +158,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything a build found out."""
+    """Everything a build found out. forms: from the original to what was built, whose graph `graph` is."""
 
     recipe: Recipe
     job: Job
     graph: Graph
-    original: Graph  # optimized, like `graph`; the same one where nothing was changed
+    forms: list[Form]
     rewrites: list[PassRecord]
     task: Task
-    changed: Drift | None  # what the variant lost in float
     reference: Path | None
     built: list[Built]
     baselines: dict[str, Built]

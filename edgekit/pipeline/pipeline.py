@@ -2,6 +2,7 @@
 
     resolve    zoo       name -> nn.Module, weights, preprocessing
     capture    capture   nn.Module -> Graph, proven against eager
+    lite, prune, train   Graph -> Graph, the steps a recipe asks for (`steps/`)
     optimize   passes    Graph -> Graph
     reference            the float graph's answers on the evaluation images
     quantize   quantize  Graph -> annotated Graph
@@ -25,16 +26,16 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from edgekit import capture, passes
-from edgekit.capture import onnx as onnx_file
+from edgekit import capture
 from edgekit.data.arrays import array_images, evaluation_images
-from edgekit.data.source import Given
+from edgekit.data.source import Given, Source
 from edgekit.errors import UnsupportedError, UsageError
 from edgekit.files import default_root, refuse_unwritable, sha256_file
 from edgekit.graph.file import graph_hash, load, save
@@ -48,23 +49,25 @@ from edgekit.pipeline.answers import answered, task_of, variant_drift
 from edgekit.pipeline.cache_limit import cache_limit
 from edgekit.pipeline.calibration import calibration_rows
 from edgekit.pipeline.class_names import with_class_names
-from edgekit.pipeline.job import Built, Facts, Job, Quantized, Run
+from edgekit.pipeline.forms import forms_of, untimed_forms
+from edgekit.pipeline.job import Built, Facts, Form, Job, Quantized, Run
 from edgekit.pipeline.proofs.agreement import agreed
 from edgekit.pipeline.proofs.run import runtime_of
 from edgekit.pipeline.resolve import handed_over, resolve, targets_of
 from edgekit.pipeline.session import Display, Line, Session
 from edgekit.pipeline.store import Store
-from edgekit.pipeline.variant import Variant, require_same_signature
 from edgekit.pipeline.versions import versions
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.quantize.given import complete, is_given
 from edgekit.quantize.placement import fit_biases
 from edgekit.runtimes.audit import module_names
-from edgekit.runtimes.onnxruntime.run import open_session
+from edgekit.runtimes.registry import RUNTIMES
 from edgekit.targets import TARGETS, Target, get_target
+from edgekit.targets.promises import OFF
 from edgekit.targets.target import OWN
 
 _BATCH = 32
+_TIMED_IMAGES = 8  # to calibrate what is only timed
 _MEANS, _ORDER = "means.safetensors", "order of images"
 
 
@@ -164,29 +167,28 @@ def _build(
 ) -> Run:
     refuse_unwritable(out or Path("build", job.file_name))
     _refuse_settings(recipe, targets)
-    graphs = [_captured(session, job, v) for v in dict.fromkeys((job.variant.original, job.variant))]
-    with session.step("optimize"):
-        rewrites = [passes.optimize(graph) for graph in graphs][-1]
-    original, graph = graphs[0], graphs[-1]
-    require_same_signature(original, graph, job.name)
+    forms, rewrites = forms_of(session, recipe, job)
+    job = replace(job, variant=forms[-1].variant)
+    original, graph = forms[0].graph, forms[-1].graph
     _refuse_unsupported(graph, targets)
     job = with_class_names(job, recipe, graph)
     given = _taken_off(session, job, graph)
     task = task_of(recipe, job, original)
     reference = answered(session, job, task, original)
-    changed = variant_drift(session, job, task, graph, reference)
+    for form in forms[1:]:
+        form.changed = variant_drift(session, job, task, form, reference)
     kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
     built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
     baselines = _baselines(session, recipe, job, graph, built)
-    asked = proofs.Asked(session, recipe, job, task, reference, baselines)
+    if recipe.device.profile != OFF:
+        _build_to_time(session, recipe, job, forms, targets)
+    asked = proofs.Asked(session, recipe, job, task, reference, baselines, forms)
     for proof in proofs.PROOFS:
         proof.prove(asked, built)
     together = agreed(asked, built)
     with session.step("report"):
-        facts = Facts(
-            recipe, job, graph, original, rewrites, task, changed, reference, built, baselines, together
-        )
+        facts = Facts(recipe, job, graph, forms, rewrites, task, reference, built, baselines, together)
         return evidence.write(facts, session.stages, out or Path("build", job.file_name))
 
 
@@ -208,36 +210,6 @@ def _refuse_unsupported(graph: Graph, targets: list[Target]) -> None:
         raise UnsupportedError("; ".join(dict.fromkeys(lines)))
 
 
-def _captured(session: Session, job: Job, variant: Variant) -> Graph:
-    module, label = variant.module, "" if job.variant.parent is None else variant.step
-    if variant.identity is None:
-        with session.step(f"capture {label}".strip()):
-            if (program := getattr(module, "exported", None)) is not None:
-                return capture.import_program(program, variant.name, job.examples)
-            if (file := getattr(module, "imported", None)) is not None:
-                return _proven(variant, file)
-            return capture.capture(module, job.examples, variant.name)
-
-    def make(directory: Path, _line: Line) -> None:
-        save(capture.capture(module, job.examples, variant.name), directory / "graph.safetensors")
-
-    key = {"model": variant.identity, "input": list(job.examples[0].shape), "versions": versions()}
-    return load(session.stage("capture", key, make, label) / "graph.safetensors")
-
-
-def _proven(variant: Variant, file: onnx_file.OnnxFile) -> Graph:
-    """The graph of an ONNX file, a float one held against ONNX Runtime."""
-    assert isinstance(variant.module.graph, Graph)
-    graph = variant.module.graph.copy()
-    if onnx_file.is_quantized(graph):  # by its definition: 8-bit kernels of old CPUs saturate
-        onnx_file.prove(graph, file)
-        return graph
-    runtime = open_session(file.model.SerializeToString(), variant.name)
-    names = list(file.inputs)
-    onnx_file.prove(graph, file, lambda arrays: runtime.run(None, dict(zip(names, arrays, strict=True))))
-    return graph
-
-
 def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
     """The scales a quantized file brought along, taken off the graph, which is the float reference then."""
     if not is_given(graph):
@@ -250,7 +222,7 @@ def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
 
 
 def _quantized(
-    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, activations: str
+    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, activations: str, label: str = ""
 ) -> Quantized:
     asked = recipe.quantize
     settings = QuantizeSettings(
@@ -279,9 +251,43 @@ def _quantized(
         "threads": torch.get_num_threads(),  # the order of float sums
         "versions": versions(),
     }
-    directory = session.stage("quantize", key, make, "" if activations == "int8" else activations)
+    kind = "" if activations == "int8" else activations
+    directory = session.stage("quantize", key, make, f"{label} {kind}".strip())
     about = json.loads((directory / "quantize.json").read_text())
     return Quantized(load(directory / "graph.safetensors"), about, directory / _MEANS)
+
+
+def _build_to_time(
+    session: Session, recipe: recipes.Recipe, job: Job, forms: list[Form], targets: list[Target]
+) -> None:
+    """Artifacts of the forms that came before the one that is built, for their milliseconds.
+
+    What a file's operators take does not depend on its scales, so a few images and the fast profile do.
+    A form whose layers are those of a later one takes what that one takes.
+    """
+    quick = replace(recipe, quantize=recipes.Quantize(profile="fast"))
+    few = replace(job, calibration=_few(job.calibration))
+    for form in untimed_forms(forms):
+        if is_given(form.graph):
+            form.untimed = {t.name: "a file with scales of its own" for t in targets}
+            continue
+        refused = {t.name: lowering_of(t).unsupported(form.graph, t) for t in targets}
+        form.untimed = {name: "; ".join(lines) for name, lines in refused.items() if lines}
+        able = [t for t in targets if not refused[t.name] and RUNTIMES[t.runtime].host]
+        label = form.variant.step
+        kinds = dict.fromkeys(t.activations for t in able if t.quantized)
+        quantized = {kind: _quantized(session, quick, few, form.graph, kind, label) for kind in kinds}
+        built = [
+            _lowered(session, quick, few, form.graph, quantized.get(t.activations), t, label) for t in able
+        ]
+        form.timed = {one.target.name: one for one in built}
+        form.timed |= _baselines(session, quick, few, form.graph, built, label)
+
+
+def _few(given: Source | Given) -> Source | Given:
+    if isinstance(given, Given):
+        return Given(given.first(_TIMED_IMAGES))
+    return replace(given, count=min(given.count, _TIMED_IMAGES))
 
 
 def _lowered(
@@ -291,6 +297,7 @@ def _lowered(
     graph: Graph,
     quantized: Quantized | None,
     target: Target,
+    label: str = "",
 ) -> Built:
     source = quantized.graph if quantized is not None else graph
     io = _io(recipe, target)
@@ -327,7 +334,7 @@ def _lowered(
     key = {"graph": graph_hash(prepared), "target": repr(target), **options}
     if quantizer != OWN:
         key |= {"quantizer": quantizer, "images": job.calibration.identity, "float": graph_hash(graph)}
-    directory = session.stage("lower", key, make, target.name)
+    directory = session.stage("lower", key, make, f"{label} {target.name}".strip())
     about = json.loads((directory / "lowered.json").read_text())
     files = {name: directory / name for name in about["files"]}
     return Built(
@@ -366,13 +373,13 @@ def _refitted(session: Session, job: Job, prepared: Graph, means: Path, target: 
 
 
 def _baselines(
-    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, built: list[Built]
+    session: Session, recipe: recipes.Recipe, job: Job, graph: Graph, built: list[Built], label: str = ""
 ) -> dict[str, Built]:
     """The float models that `built` are held against, by target: those asked for, the rest made here."""
     asked = {one.target.name: one for one in built}
     names = dict.fromkeys(one.target.baseline for one in built)
     return {
-        name: asked.get(name) or _lowered(session, recipe, job, graph, None, get_target(name))
+        name: asked.get(name) or _lowered(session, recipe, job, graph, None, get_target(name), label)
         for name in names
     }
 

@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 from edgekit.errors import UsageError, did_you_mean
 from edgekit.files import user_path
+from edgekit.pipeline import step_settings
+from edgekit.pipeline.step_settings import Lite, Prune, Train
 from edgekit.targets import TARGETS
 from edgekit.targets.promises import OFF, THRESHOLDS
 
@@ -160,6 +162,7 @@ class Recipe:
 
     original: the model that `model` was made from, in the same spellings, with weights of its own; every
         proof refers to its answers.
+    lite, prune, train: what is made of the model before it is quantized; None leaves it as it is.
     """
 
     model: str
@@ -169,6 +172,9 @@ class Recipe:
     resolution: int | None = None
     seed: int = 0
     data: Data = field(default_factory=Data)
+    lite: Lite | None = None
+    prune: Prune | None = None
+    train: Train | None = None
     quantize: Quantize = field(default_factory=Quantize)
     target: Target = field(default_factory=Target)
     task: Task = field(default_factory=Task)
@@ -200,6 +206,9 @@ def load(path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) 
         raise UsageError(f"{path}: not valid TOML ({error})") from error
     flags = without_none(overrides or {})
     merged = _merge(content, flags)
+    for name in step_settings.BUDGETS if "prune" in flags else ():  # one budget at a time: the flag's
+        if name not in flags["prune"]:
+            merged["prune"].pop(name, None)
     tables = [table for table in merged.get("verify", {}).values() if isinstance(table, dict)]
     for name in flags.get("verify", {}).keys() & THRESHOLDS:  # a flag means every target
         for table in tables:
@@ -242,6 +251,9 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: [device] names = {list(recipe.device.names)}: a build measures on this machine, "
             '["host"]; `edgekit bench OUT --device NAME` measures what it built on a board'
         )
+    for step in (recipe.lite, recipe.prune, recipe.train):
+        if step is not None:
+            step_settings.check(step, where)
     if recipe.machine.jobs is not None and recipe.machine.jobs < 1:
         raise UsageError(f"{where}: [machine] jobs = {recipe.machine.jobs}: at least 1")
     return recipe
@@ -293,9 +305,9 @@ def _names_of_json(text: str) -> list[Any]:
 
 
 def without_none(content: dict[str, Any]) -> dict[str, Any]:
-    """Nested plain data less the settings nobody gave."""
+    """Nested plain data less the settings nobody gave; a section that was given empty stays."""
     kept = {k: without_none(v) if isinstance(v, dict) else v for k, v in content.items() if v is not None}
-    return {k: v for k, v in kept.items() if v != {}}
+    return {k: v for k, v in kept.items() if v != {} or content[k] == {}}
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -320,11 +332,18 @@ def _section(cls: type, content: Any, where: str, name: str) -> Any:
         if key not in hints:
             raise UsageError(f"{label} {key!r} is not a setting{did_you_mean(key, hints)}")
     for key, value in content.items():
-        if dataclasses.is_dataclass(hints[key]):
-            values[key] = _section(typing.cast(type, hints[key]), value, where, key)
+        section = _section_type(hints[key])
+        if section is not None and not (value is None and section is not hints[key]):
+            values[key] = _section(section, value, where, key)
         else:
             values[key] = _checked(hints[key], value, f"{label} {key}")
     return cls(**values)
+
+
+def _section_type(hint: Any) -> type | None:
+    """The dataclass that a setting is a section of, also where the section may be absent."""
+    members = [hint, *typing.get_args(hint)]
+    return next((member for member in members if dataclasses.is_dataclass(member)), None)  # type: ignore[return-value]
 
 
 def _limits(target: str, content: Any, where: str) -> Limits:
@@ -346,8 +365,9 @@ def _checked(hint: Any, value: Any, label: str) -> Any:
             raise UsageError(f"{label} = {value!r}: one of {', '.join(map(repr, args))}")
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
-            raise UsageError(f"{label} = {value!r}: a list of names")
+        kind = args[0]
+        if not isinstance(value, list | tuple) or not all(type(v) is kind for v in value):
+            raise UsageError(f"{label} = {value!r}: a list of {'names' if kind is str else 'whole numbers'}")
         return tuple(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

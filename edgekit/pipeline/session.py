@@ -76,6 +76,30 @@ class Session:
         """
         return self._kept(name, key, label, make, make)
 
+    def resumable(
+        self,
+        name: str,
+        key: dict[str, Any],
+        make: Callable[[Path, Line, Path], None],
+        code: Callable[..., Any],
+        label: str = "",
+    ) -> Path:
+        """A stage that goes on where a killed build left it; see `stage`.
+
+        Args:
+            make: is given the stage's directory, its progress line, and a directory that outlives a killed
+                build: what it leaves there is there again when the same key is made the next time.
+            code: whose sources the result depends on, besides those of `make`.
+        """
+
+        key = {**key, "code": code_hash(code, self.store), "made by": code_hash(make, self.store)}
+        with self._looked_up(name, key, label) as (digest, line, found):
+            if found is not None:
+                return found
+            with self.store.work(name, digest) as work:
+                there = self.store.find(name, digest)  # made by the build that held the directory
+                return there or self.store.put(name, digest, lambda folder: make(folder, line, work))
+
     def record(
         self, name: str, key: dict[str, Any], kind: type[T], make: Callable[[Line], T], label: str = ""
     ) -> T:
@@ -96,8 +120,17 @@ class Session:
         write: Callable[[Path, Line], None],
         code: Callable[..., Any],
     ) -> Path:
+        key = {**key, "code": code_hash(code, self.store)}
+        with self._looked_up(name, key, label) as (digest, line, found):
+            return found or self.store.put(name, digest, lambda directory: write(directory, line))
+
+    @contextmanager
+    def _looked_up(
+        self, name: str, key: dict[str, Any], label: str
+    ) -> Iterator[tuple[str, Line, Path | None]]:
+        """A stage's digest, its progress line, and what the store has of it."""
         with self.step(f"{name} {label}".strip()) as line:
-            digest = key_of(stage=name, code=code_hash(code, self.store), **key)
+            digest = key_of(stage=name, **key)
             found = self.store.find(name, digest)
             line.cached = found is not None
-            return found or self.store.put(name, digest, lambda directory: write(directory, line))
+            yield digest, line, found

@@ -9,6 +9,9 @@ When an entry was last used is the modification time of its `entry.json`, which 
 the entries that were not used for longest go, but none that a running build has used: each build holds a
 lease, a file it keeps locked with flock(2), and what was used since the oldest lease began stays. The kernel
 ends the lock with its process, so a killed build holds nothing.
+
+A stage that takes long has a directory of its own besides (`work`): what it writes there outlives a killed
+build, and the next build of the same key goes on from it.
 """
 
 from __future__ import annotations
@@ -25,13 +28,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edgekit.errors import StoreError
 from edgekit.files import default_root, sha256_file, storage_errors
 
 STALE_SECONDS = 24 * 3600.0
+WORK_STALE_SECONDS = 14 * STALE_SECONDS
 _INDEX = "entry.json"
+_WORK = ".work-"
 _LOCK, _LEASES, _PRUNED = ".lock", ".leases", ".pruned-"
 
 
@@ -114,6 +119,34 @@ class Store:
         return parent / key
 
     @contextmanager
+    def work(self, stage: str, key: str) -> Iterator[Path]:
+        """A directory for a stage's unfinished work: one build has it at a time, the others wait.
+
+        It stays when the block is left by an exception or its process killed, and goes at the block's end.
+        """
+        path = self.root / stage / f"{_WORK}{key}"
+        with storage_errors(path):
+            file = self._held(path)
+        with file:
+            yield path
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _held(self, path: Path) -> IO[str]:
+        """The directory's lock file, locked; made again where the one waited for has gone with it."""
+        while True:
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                file = open(path / _LOCK, "a")  # noqa: SIM115 (the caller closes it)
+            except FileNotFoundError:
+                continue
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(path / _LOCK)):
+                    os.utime(path)
+                    return file
+            file.close()
+
+    @contextmanager
     def lease(self) -> Iterator[None]:
         """What is found or made inside the block stays until its end; then the limit holds for all."""
         folder = self.root / _LEASES
@@ -189,6 +222,7 @@ class Store:
     def _sweep(self, parent: Path) -> None:
         """Remove what killed builds left behind a day ago."""
         for path in parent.glob(".*"):
+            stale = WORK_STALE_SECONDS if path.name.startswith(_WORK) else STALE_SECONDS
             with suppress(OSError):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                if time.time() - path.stat().st_mtime > stale:
                     shutil.rmtree(path, ignore_errors=True)

@@ -25,14 +25,18 @@ class Variant:
     """One form of a model.
 
     step: "original", or what made it of its parent; "given": handed over beside its original.
+    module: what it is captured from; None where a step of the build made `graph` itself.
     identity: JSON data that names it in the store with all it was made of; None when nothing can.
+    record: what the step that made it says of it, see `edgekit.pipeline.steps.step`.
     """
 
     step: str
     name: str
-    module: nn.Module
+    module: nn.Module | None
     identity: dict[str, Any] | None
     parent: Variant | None = None
+    graph: Graph | None = None
+    record: dict[str, Any] | None = None
 
     @property
     def chain(self) -> tuple[Variant, ...]:

@@ -1,4 +1,4 @@
-"""The sections about a whole build, in the order of the page; a new one is one file and its name here."""
+"""The sections about a whole build, in the order of the page; a new kind is one file and its name here."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from edgekit.report import variants
 from edgekit.report.section import Section
 
-SECTIONS: tuple[Callable[[dict[str, Any]], Section | None], ...] = (variants.section,)
+SECTIONS: tuple[Callable[[dict[str, Any]], list[Section]], ...] = (variants.sections,)
 
 
 def sections(report: dict[str, Any]) -> list[Section]:
     """Those for which the report has something to say."""
-    return [section for make in SECTIONS if (section := make(report)) is not None]
+    return [section for make in SECTIONS for section in make(report)]

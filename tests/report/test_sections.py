@@ -1,4 +1,4 @@
-"""A section is one file: what it returns stands on every page, made harmless."""
+"""Sections of one kind are one file: what it returns stands on every page, made harmless."""
 
 from report_fixture import report as example_report
 
@@ -9,9 +9,8 @@ from edgekit.report.section import Section
 
 
 def weight(report):
-    return Section(
-        "Weight", "In <grams>.", ("part", "mass"), (("lens|cap", "3"), ("body", f"{report['model']}"))
-    )
+    rows = (("lens|cap", "3"), ("body", f"{report['model']}"))
+    return [Section("Weight", "In <grams>.", ("part", "mass"), rows)]
 
 
 def test_a_section_is_one_file(monkeypatch):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.pipeline.job import Built, Facts, Job
+from edgekit.pipeline.job import Built, Facts, Form, Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Session
 from edgekit.targets import Promises
@@ -21,7 +21,10 @@ from edgekit.verify.gates import Gate
 
 @dataclass(frozen=True)
 class Asked:
-    """What is proven, and against what. reference: directory with the original's answers, if any."""
+    """What is proven, and against what.
+
+    reference: directory with the original's answers, if any. forms: from the original to what is proven.
+    """
 
     session: Session
     recipe: Recipe
@@ -29,6 +32,7 @@ class Asked:
     task: Task
     reference: Path | None
     baselines: dict[str, Built]
+    forms: list[Form]
 
 
 def no_gates(_one: Built, _promises: Promises) -> list[Gate]:

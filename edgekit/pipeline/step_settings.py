@@ -1,0 +1,215 @@
+"""What a build may be told to make of a model before it is quantized: the recipe's [lite], [prune], [train].
+
+An absent section is a skipped step. On the command line a step is one word (`--prune macs=0.5`), read here
+into the section's settings. Knows nothing of torch, like the recipe it belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgekit.errors import UsageError, did_you_mean
+
+LITE_STEPS = ("no-se", "relu6", "3x3")
+BUDGETS = ("keep", "macs", "params", "latency_ms")
+_PRUNE_FORMS = "0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE or dead"
+_AMOUNT = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|minutes|steps)\s*"
+_TRAIN_FORMS = "FILE.py:FUNCTION, 20min, 500steps or nothing"
+
+
+@dataclass(frozen=True)
+class Lite:
+    """Surgery towards what integer-only accelerators map.
+
+    steps: which, in their order: "no-se", "relu6", "3x3"; ("auto",) takes them by the milliseconds each wins
+        for the accuracy it loses, until `max_drop` is spent.
+    max_drop: accuracy that "auto" may lose, a fraction; None is what the gate asks, or 0.01.
+    device: where "auto" counts milliseconds.
+    """
+
+    steps: tuple[str, ...] = LITE_STEPS
+    max_drop: float | None = None
+    device: str = "host"
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Channels to remove; exactly one budget, or `dead` with or without one.
+
+    keep: share of every group's channels that stays. macs, params: of the original's, at most this share.
+    latency_ms: of the int8 artifact on `device`. dead: channels that are zero for every input.
+    score: what ranks channels. scope: whether groups compete with each other ("global") or lose alike.
+    rounds: in how many goes. refit: the next layers by least squares on the calibration images.
+    """
+
+    keep: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    latency_ms: float | None = None
+    dead: bool = False
+    device: str = "host"
+    score: Literal["l1", "l2", "batch-norm", "taylor", "obs"] = "obs"
+    scope: Literal["global", "layer"] = "global"
+    rounds: int = 1
+    refit: bool = True
+
+
+@dataclass(frozen=True)
+class Train:
+    """Training, of what the steps before left, with the original as its teacher.
+
+    function: FILE.py:FUNCTION of the user's own, in the place of the loop here. minutes: of the processor,
+        turned into a number of steps at the start; steps: that number itself, which is the same everywhere.
+    images: pictures of the training split. sizes: resolutions to go through, the last one the model's.
+    distil: share of the loss that is the teacher's; 0 without labels' teacher, 1 without labels.
+    """
+
+    function: str | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    images: int = 8000
+    batch: int = 32
+    rate: float | None = None
+    schedule: Literal["step", "cosine", "one-cycle"] = "one-cycle"
+    optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    ema: float | None = None
+    sizes: tuple[int, ...] = ()
+    trainable: Literal["all", "head", "norms"] = "all"
+    freeze_batch_norm: bool = False
+    distil: float = 0.7
+    temperature: float = 2.0
+
+
+Settings = Lite | Prune | Train
+
+
+def check(settings: Settings, where: str) -> None:
+    """Raises: UsageError where single settings are right and not together, or out of range."""
+    _CHECKS[type(settings)](settings, where)
+
+
+def _check_lite(settings: Lite, where: str) -> None:
+    known = (*LITE_STEPS, "auto")
+    for name in settings.steps:
+        if name not in known:
+            raise UsageError(
+                f"{where}: [lite] steps: {name!r}: of {', '.join(known)}{did_you_mean(name, known)}"
+            )
+    if not settings.steps or ("auto" in settings.steps and len(settings.steps) > 1):
+        raise UsageError(
+            f"{where}: [lite] steps = {list(settings.steps)}: {', '.join(LITE_STEPS)}, or auto alone"
+        )
+    if settings.max_drop is not None and not 0 <= settings.max_drop < 1:
+        raise UsageError(f"{where}: [lite] max_drop = {settings.max_drop:g}: a fraction, from 0 to under 1")
+
+
+def _check_prune(settings: Prune, where: str) -> None:
+    given = {name: getattr(settings, name) for name in BUDGETS if getattr(settings, name) is not None}
+    if len(given) > 1 or not (given or settings.dead):
+        said = ", ".join(given) or "nothing"
+        raise UsageError(f"{where}: [prune] {said}: one of {', '.join(BUDGETS)}, or dead = true")
+    for name, value in given.items():
+        if name == "latency_ms":
+            if not value > 0:
+                raise UsageError(f"{where}: [prune] latency_ms = {value:g}: more than 0")
+        elif not 0 < value <= 1:
+            raise UsageError(f"{where}: [prune] {name} = {value:g}: a share, above 0 and at most 1")
+    if settings.rounds < 1:
+        raise UsageError(f"{where}: [prune] rounds = {settings.rounds}: at least 1")
+
+
+def _check_train(settings: Train, where: str) -> None:
+    if settings.minutes is not None and settings.steps is not None:
+        raise UsageError(f"{where}: [train] minutes and steps: one of the two")
+    least = {"minutes": 0.0, "steps": 1, "images": 1, "batch": 2, "rate": 0.0, "temperature": 0.0}
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is not None and (value < bound or value == 0):
+            raise UsageError(f"{where}: [train] {name} = {value:g}: {_at_least(bound)}")
+    for name in ("distil", "label_smoothing", "ema"):
+        value = getattr(settings, name)
+        if value is not None and not 0 <= value <= 1:
+            raise UsageError(f"{where}: [train] {name} = {value:g}: from 0 to 1")
+
+
+def _at_least(bound: float) -> str:
+    return f"at least {bound:g}" if bound else "more than 0"
+
+
+_CHECKS: dict[type, Callable[[Any, str], None]] = {
+    Lite: _check_lite,
+    Prune: _check_prune,
+    Train: _check_train,
+}
+
+
+def is_lite(word: str) -> bool:
+    """Whether a word of the command line can only be a value of `--lite`."""
+    return bool(word) and set(word.split(",")) <= {*LITE_STEPS, "auto"}
+
+
+def is_train(word: str) -> bool:
+    """Whether a word of the command line can only be a value of `--train`."""
+    return ".py:" in word or re.fullmatch(_AMOUNT, word) is not None
+
+
+def lite_of(text: str) -> dict[str, Any]:
+    """[lite] of what stands behind `--lite=`: nothing, auto, or steps with commas."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return {"steps": names} if names else {"steps": list(LITE_STEPS)}
+
+
+def prune_of(text: str) -> dict[str, Any]:
+    """[prune] of what stands behind `--prune`: budgets and `dead`, with commas."""
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "dead" and not value:
+            found["dead"] = True
+            continue
+        if not value:
+            name, value = "keep", name
+        if name == "latency":
+            found |= _latency(value, text)
+        elif name in ("keep", "macs", "params"):
+            found[name] = _number(value, text)
+        else:
+            raise UsageError(f"--prune {text}: {name!r}: {_PRUNE_FORMS}")
+    return found
+
+
+def _latency(value: str, text: str) -> dict[str, Any]:
+    said, at, device = value.partition("@")
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*ms\s*", said)
+    if match is None or (at and not device):
+        raise UsageError(f"--prune {text}: {_PRUNE_FORMS}")
+    return {"latency_ms": _number(match.group(1), text)} | ({"device": device} if device else {})
+
+
+def _number(value: str, text: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise UsageError(f"--prune {text}: {value!r} is not a number: {_PRUNE_FORMS}") from None
+
+
+def train_of(text: str) -> dict[str, Any]:
+    """[train] of what stands behind `--train`: a function of the user's, minutes or steps."""
+    if not text:
+        return {}
+    if ".py:" in text:
+        return {"function": text}
+    match = re.fullmatch(_AMOUNT, text)
+    if match is None:
+        raise UsageError(f"--train {text}: {_TRAIN_FORMS}")
+    if match.group(2) != "steps":
+        return {"minutes": float(match.group(1))}
+    if "." in match.group(1):
+        raise UsageError(f"--train {text}: a whole number of steps: {_TRAIN_FORMS}")
+    return {"steps": int(match.group(1))}

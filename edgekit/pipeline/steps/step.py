@@ -1,0 +1,56 @@
+"""What a step is: it makes the next variant of a model's graph, and says what it did.
+
+Enters a captured graph that nothing has optimized, with batch norm, and the settings of a recipe's section.
+Leaves a graph of the same kind and a `record`, plain data for the report:
+
+    changed    [{"module", "what"}]     what is not as it was
+    left       [{"module", "reason"}]   what the step could not or would not touch
+    settings   {...}                    what it decided by itself, so that it can be asked for exactly
+    notes      ["..."]                  sentences for the reader
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.graph.ir import Graph
+from edgekit.pipeline.calibration import calibration_rows
+from edgekit.pipeline.job import Job
+from edgekit.pipeline.recipe import Recipe
+from edgekit.pipeline.session import Line
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a step may ask for.
+
+    original: the captured graph that every proof refers to, a teacher. line: the step's progress line.
+    work: a directory that outlives a killed build: what is left there is there again when the same step is
+        made the next time, and must lead to the same graph.
+    """
+
+    recipe: Recipe
+    job: Job
+    original: Graph
+    line: Line
+    work: Path
+
+    def calibration(self) -> list[Any]:
+        """The calibration images: one source of rows for each input."""
+        return calibration_rows(self.job.calibration.images)
+
+
+Made = tuple[Graph, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """name: of the recipe's section. apply: makes the graph. depends: what its result depends on besides the
+    settings, the two graphs, threads and versions."""
+
+    name: str
+    apply: Callable[[Graph, Any, Context], Made]
+    depends: Callable[[Any, Recipe, Job], dict[str, Any]]
