@@ -86,7 +86,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.cli.main": {"edgekit"},
     "edgekit": {"edgekit"},
 }
-GAPS = {"edgekit.zoo.weights imports edgekit.data.shapes"}  # class names belong in the checkpoints' index
+GAPS: set[str] = set()
 CIRCLES = {"edgekit.capture.onnx"}  # its importers name the class of the package itself
 LAZY = {"edgekit", "edgekit.cli.main"}  # these import stages only inside functions, for types, or by name
 # Third-party module -> the parts that may import it.

@@ -101,7 +101,10 @@ def build(
     recipe: Annotated[Path | None, typer.Option("--recipe", help="TOML file; flags win over it.")] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="embedded (generated images) or imagefolder:PATH, see docs/data.md."),
+        typer.Option(
+            "--data",
+            help="embedded or embedded-hard (generated images) or imagefolder:PATH, see docs/data.md.",
+        ),
     ] = None,
     original: Annotated[
         str | None,

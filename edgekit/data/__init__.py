@@ -1,8 +1,9 @@
 """Images and labels for training, calibration and evaluation.
 
-`open_images(spec, split, count, preprocessing)` is the one door: spec is "embedded" (generated, offline, the
-same bytes everywhere) or "imagefolder:PATH". What it returns is an `ImageSet`: it preprocesses in batches,
-gives back single pictures, and names its content by a hash, so that a figure can say what it stands on.
+`open_images(spec, split, count, preprocessing)` is the one door: spec is "embedded" or "embedded-hard"
+(generated, offline, the same bytes everywhere) or "imagefolder:PATH". What it returns is an `ImageSet`: it
+preprocesses in batches, gives back single pictures, and names its content by a hash, so that a figure can say
+what it stands on.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class ImageSet:
     """Pictures, their labels if they have any, and how to preprocess them.
 
     Args:
-        name: "embedded" or "imagefolder:PATH", and the split.
+        name: the spec and the split.
         class_names: one name a label; empty for pictures without labels.
         images: uint8 (N, H, W, 3) in memory or in a spool, or the paths of files: what is not in memory is
             read when it is needed.
@@ -128,7 +129,7 @@ def open_images(spec: str, split: str, count: int, preprocessing: Preprocessing)
     """The first `count` pictures of a split.
 
     Args:
-        spec: "embedded" or "imagefolder:PATH".
+        spec: "embedded", "embedded-hard" or "imagefolder:PATH".
         split: "train", "calibration" or "evaluation"; no picture of one is in another.
         count: how many; an image folder may hold fewer.
         preprocessing: what `ImageSet.batches` applies. Embedded pictures are generated at its resolution.
@@ -138,20 +139,23 @@ def open_images(spec: str, split: str, count: int, preprocessing: Preprocessing)
     """
     if count < 1:
         raise DataError(f"{spec}: {count} pictures asked for: at least 1")
-    if spec == "embedded":
-        from edgekit.data.shapes import CLASS_NAMES, MAX_RESOLUTION, generate, labels, require_range
+    from edgekit.data.shapes import GENERATED, MAX_RESOLUTION
 
+    if (made := GENERATED.get(spec)) is not None:
         # Above the largest resolution that is generated the largest is enlarged like any other picture.
         side = min(preprocessing.resolution, MAX_RESOLUTION)
-        require_range(split, count, side)
+        made.require_range(split, count, side)
         images = spooled(
-            generate(split, min(_DRAWN_AT_ONCE, count - start), side, start)[0]
+            made.generate(split, min(_DRAWN_AT_ONCE, count - start), side, start)[0]
             for start in range(0, count, _DRAWN_AT_ONCE)
         )
-        return ImageSet(f"embedded {split}", CLASS_NAMES, images, labels(split, count), preprocessing)
+        classes = made.labels(split, count)
+        return ImageSet(f"{spec} {split}", made.class_names, images, classes, preprocessing)
     kind, _, path = spec.partition(":")
     if kind != "imagefolder" or not path:
-        raise DataError(f"data: '{spec}' is not a data set: 'embedded' or 'imagefolder:PATH'")
+        raise DataError(
+            f"data: '{spec}' is not a data set: {', '.join(map(repr, GENERATED))} or 'imagefolder:PATH'"
+        )
     from edgekit.data.imagefolder import choose_files
 
     chosen = choose_files(path, split, count)

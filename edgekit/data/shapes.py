@@ -1,14 +1,15 @@
-"""The embedded image set: generated pictures of 24 kinds of figure, the same bytes on every machine.
+"""The embedded image sets: generated pictures of figures, the same bytes on every machine.
+
+`embedded` has 24 kinds of figure. `embedded-hard` has 40, most with a near relative among the others, and
+smaller, fainter, more cluttered and more occluded, with smaller figures of other kinds strewn about: small
+trained networks are right in seven to nine pictures of ten, so that what compression costs can be seen.
 
 In: a split, a range of indices and a resolution. Out: uint8 images (N, H, W, 3) and int64 labels (N,).
 
 Everything about picture number i of a split follows from draws d(split, i, k), a 64-bit counter hash, so any
 range can be generated on its own, in any order, in any process. A picture is described in coordinates
-0..1 and only then sampled: the same index at another resolution is the same picture.
-
-Byte equality rests on two rules. Arithmetic is integer or IEEE-exact (+ - * / sqrt, floor, min, max), one
-ufunc at a time: no sin, exp or atan2, whose last bit differs between libraries, and no sum or matrix
-product, whose order does. Rotations use the rational circle ((1-t^2)/(1+t^2), 2t/(1+t^2)).
+0..1 and only then sampled: the same index at another resolution is the same picture. painting.py says how the
+bytes come to be equal everywhere.
 
 A figure is a signed distance (see figures.py); coverage is the distance in pixels, clipped, which is what
 makes edges smooth. The class is the figure alone: place, size, angle, proportions, colours, background,
@@ -17,15 +18,28 @@ clutter, occluders and noise are drawn independently of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.data.figures import FIGURES, Field, box, length, wave
+from edgekit.data.close_figures import CLOSE_FIGURES
+from edgekit.data.figures import FIGURES, Field
+from edgekit.data.painting import (
+    LATTICE,
+    MAX_RESOLUTION,
+    Canvas,
+    against,
+    background,
+    clutter,
+    direction,
+    hashed,
+    noise,
+    occlude,
+    uniform,
+)
 from edgekit.errors import DataError
 
-MAX_RESOLUTION = 224
 SPLITS = ("train", "calibration", "evaluation")
 SPLIT_COUNTS = {"calibration": 1 << 20, "evaluation": 1 << 20, "train": 1 << 40}
 
@@ -35,270 +49,164 @@ _SPLIT_KEYS = {
     "evaluation": 0x3C6EF372FE94F82B,
 }
 _ORDER_KEY = 0xA54FF53A5F1D36F1
-_NOISE_KEY = 0x510E527FADE682D1
-_GOLDEN = 0x9E3779B97F4A7C15
-_DRAWS = 160  # draws a picture may use; a constant, so that adding one elsewhere moves nothing
-_LATTICE = 7  # background texture: value noise on a 7 x 7 lattice
 _CHUNK = 256
-_NOISE_SIDE = 256
-
-CLASS_NAMES: tuple[str, ...] = tuple(figure.__name__ for figure in FIGURES)
 
 
-# Draws
+@dataclass(frozen=True)
+class ShapeSet:
+    """One generated set.
 
-
-def _mix(x: np.ndarray) -> np.ndarray:
-    """splitmix64's finaliser over uint64, wrapping."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-def _hash(key: int, index: np.ndarray, draws: int) -> np.ndarray:
-    """uint64 (len(index), draws): draw k of picture i."""
-    golden = np.uint64(_GOLDEN)
-    start = _mix(index.astype(np.uint64) * golden + np.uint64(key))
-    return _mix(start[:, None] + np.arange(1, draws + 1, dtype=np.uint64) * golden)
-
-
-def _uniform(bits: np.ndarray) -> np.ndarray:
-    """uint64 -> float64 in [0, 1), 53 bits, exact."""
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-@lru_cache(maxsize=1)
-def _noise_table() -> Field:
-    """Bell-shaped noise, standard deviation about 1, (2 * side, 2 * side): tiled, so an offset is a slice."""
-    count = _NOISE_SIDE * _NOISE_SIDE
-    bits = _hash(_NOISE_KEY, np.zeros(1, np.uint64), count)[0]
-    total = np.zeros(count, np.int64)
-    for byte in range(6):
-        total += ((bits >> np.uint64(8 * byte)) & np.uint64(255)).astype(np.int64)
-    table = ((total - 765).astype(np.float32) / np.float32(181)).reshape(_NOISE_SIDE, _NOISE_SIDE)
-    return np.tile(table, (2, 2))
-
-
-def labels(split: str, count: int, start: int = 0) -> np.ndarray:
-    """int64 (count,): every block of len(CLASS_NAMES) pictures holds each class once, in a drawn order."""
-    classes = len(CLASS_NAMES)
-    first, last = start // classes, (start + count - 1) // classes
-    blocks = np.arange(first, last + 1, dtype=np.uint64)
-    order = np.argsort(_hash(_SPLIT_KEYS[split] ^ _ORDER_KEY, blocks, classes), axis=1, kind="stable")
-    return order.reshape(-1)[start - first * classes :][:count].astype(np.int64)
-
-
-# Painting
-
-
-def _direction(t: float, quarter: float) -> tuple[float, float]:
-    """Two uniform draws -> (cos, sin): t spans a quarter turn, `quarter` picks which."""
-    t = (2.0 * t - 1.0) * 0.41421356237309503
-    c, s = (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
-    for _ in range(int(quarter * 4)):
-        c, s = -s, c
-    return c, s
-
-
-class _Canvas:
-    """Three float32 planes and the pixel grid; paints what has a signed distance."""
-
-    def __init__(self, resolution: int) -> None:
-        self.resolution = resolution
-        self.grid = (np.arange(resolution, dtype=np.float32) + np.float32(0.5)) / np.float32(resolution)
-        self.planes = np.empty((3, resolution, resolution), np.float32)
-
-    def window(self, x: float, y: float, reach: float) -> tuple[slice, slice] | None:
-        n = self.resolution
-        left, right = max(0, int((x - reach) * n) - 1), min(n, int((x + reach) * n) + 2)
-        top, bottom = max(0, int((y - reach) * n) - 1), min(n, int((y + reach) * n) + 2)
-        return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
-
-    def local(self, window, x, y, c, s, size_u, size_v) -> tuple[Field, Field]:
-        """The figure's own coordinates over `window`: turned by (c, s), scaled by its sizes."""
-        dx = (self.grid[window[1]] - x)[None, :]
-        dy = (self.grid[window[0]] - y)[:, None]
-        return dx * (c / size_u) + dy * (s / size_u), dy * (c / size_v) - dx * (s / size_v)
-
-    def paint(self, window, distance: Field, size: float, colour, opacity: float = 1.0) -> None:
-        """Blend `colour` (three numbers or three fields) where `distance` < 0, one pixel soft."""
-        coverage = distance * (-size * self.resolution) + 0.5
-        np.maximum(coverage, 0.0, out=coverage)
-        np.minimum(coverage, 1.0, out=coverage)
-        if opacity != 1.0:
-            coverage *= opacity
-        for plane, value in zip(self.planes, colour, strict=True):
-            part = plane[window]
-            part += coverage * (value - part)
-
-
-def _background(canvas: _Canvas, draw: Iterator[float], lattice: Field, hard: float) -> list[float]:
-    """Gradient, value-noise texture and perhaps faint waves; returns the middle colour."""
-    grid = canvas.grid
-    middle = [40.0 + 175.0 * next(draw) for _ in range(3)]
-    c, s = _direction(next(draw), next(draw))
-    ramp = (grid - 0.5)[None, :] * c + (grid - 0.5)[:, None] * s
-    position = grid * (_LATTICE - 1)
-    cell = np.minimum(position.astype(np.int64), _LATTICE - 2)
-    part = position - cell
-    part = part * part * (3.0 - 2.0 * part)
-    rows = lattice[cell] + (lattice[cell + 1] - lattice[cell]) * part[:, None]
-    columns = rows.T
-    texture = (columns[cell] + (columns[cell + 1] - columns[cell]) * part[:, None]).T
-    roughness = 8.0 + 32.0 * next(draw)
-    waves, frequency, wave_c, wave_s = next(draw), 5.0 + 9.0 * next(draw), *_direction(next(draw), next(draw))
-    texture = (texture - 0.5) * (hard * roughness)
-    if waves < 0.35:
-        texture += wave((grid * (wave_c * frequency))[None, :] + (grid * (wave_s * frequency))[:, None]) * (
-            hard * (24.0 + 48.0 * waves)
-        )
-    for plane, base in zip(canvas.planes, middle, strict=True):
-        slope, weight = 120.0 * (next(draw) - 0.5), 0.6 + 0.4 * next(draw)
-        np.multiply(ramp, slope, out=plane)
-        plane += texture * weight
-        plane += base
-    return middle
-
-
-def _against(middle: list[float], contrast: float, draw: Iterator[float]) -> list[float]:
-    """A colour `contrast` lighter or darker than `middle`, by unequal parts in the three channels."""
-    brightness = (middle[0] + middle[1] + middle[2]) / 3.0
-    up = brightness < 90.0 + 75.0 * next(draw)
-    return [base + (contrast if up else -contrast) * (0.45 + 0.55 * next(draw)) for base in middle]
-
-
-def _clutter(canvas: _Canvas, draw: Iterator[float], middle: list[float], hard: float) -> None:
-    """Up to four small discs, squares and bars, each clearly smaller than any figure."""
-    pieces = int(hard * (1 + int(4 * next(draw))))
-    for piece in range(4):
-        kind, x, y, size = next(draw), next(draw), next(draw), 0.012 + 0.023 * next(draw)
-        c, s = _direction(next(draw), next(draw))
-        colour = _against(middle, 20.0 + 70.0 * next(draw), draw)
-        window = canvas.window(x, y, size * (5.0 if kind > 0.6 else 1.5))
-        if piece >= pieces or window is None:
-            continue
-        u, v = canvas.local(window, x, y, c, s, size, size)
-        if kind < 0.3:
-            distance = length(u, v) - 1.0
-        elif kind < 0.6:
-            distance = box(u, v, 0.9, 0.9)
-        else:
-            distance = box(u, v, 4.0, 0.35)
-        canvas.paint(window, distance, size, colour)
-
-
-def _occlude(canvas: _Canvas, draw: Iterator[float], middle: list[float], x, y, size, hard: float) -> None:
-    """Up to two things in front of the figure: a bar across it, or a disc over part of its edge."""
-    pieces = next(draw) + (1.0 - hard)
-    for limit in (0.35, 0.1):
-        bar, c, s = next(draw) < 0.55, *_direction(next(draw), next(draw))
-        shift, across = next(draw), next(draw)
-        colour = _against(middle, 70.0 * next(draw), draw)
-        if pieces >= limit:
-            continue
-        if bar:
-            thick = size * (0.08 + 0.12 * across)
-            offset = size * 1.2 * (shift - 0.5)
-            px, py = x - s * offset, y + c * offset
-            window = canvas.window(px, py, size * 1.6)
-            if window is not None:
-                u, v = canvas.local(window, px, py, c, s, size, size)
-                canvas.paint(window, box(u, v, 1.5, thick / size), size, colour)
-        else:
-            radius = size * (0.25 + 0.2 * across)
-            px, py = x + c * size * (0.55 + 0.4 * shift), y + s * size * (0.55 + 0.4 * shift)
-            window = canvas.window(px, py, radius)
-            if window is not None:
-                u, v = canvas.local(window, px, py, c, s, radius, radius)
-                canvas.paint(window, length(u, v) - 1.0, radius, colour)
-
-
-def _picture(label: int, bits: np.ndarray, resolution: int, hard: float, zoom: float) -> np.ndarray:
-    """One picture, uint8 (resolution, resolution, 3), from its label and its row of draws."""
-    canvas = _Canvas(resolution)
-    numbers = _uniform(bits)
-    texture = _LATTICE * _LATTICE
-    lattice = numbers[:texture].astype(np.float32).reshape(_LATTICE, _LATTICE)
-    draw = iter(numbers[texture:].tolist())
-
-    middle = _background(canvas, draw, lattice, hard)
-    _clutter(canvas, draw, middle, hard)
-
-    spread = next(draw)
-    size = (0.12 + 0.14 * spread) * zoom
-    room = 1.0 - 1.7 * size  # a figure may leave the picture by a little
-    x, y = 0.5 + room * (next(draw) - 0.5), 0.5 + room * (next(draw) - 0.5)
-    c, s = _direction(next(draw), next(draw))
-    stretch = 0.85 + 0.3 * next(draw)
-    mirror = 1.0 if next(draw) < 0.5 else -1.0
-    p, q = next(draw), next(draw)
-    window = canvas.window(x, y, size * 1.65)
-    u, v = canvas.local(window, x, y, c, s, size * stretch, mirror * size / stretch)
-    distance = FIGURES[label](u, v, p, q)
-    nearness = next(draw)
-    colour = _against(middle, 60.0 + 80.0 * nearness * nearness + 40.0 * (1.0 - hard), draw)
-    shade = 40.0 * (next(draw) - 0.5)
-    shading = u * shade
-    canvas.paint(window, distance, size, [shading + value for value in colour])
-
-    _occlude(canvas, draw, middle, x, y, size, hard)
-
-    amplitude = hard * (2.0 + 8.0 * next(draw))
-    pick = (np.arange(resolution, dtype=np.int64) * 2 + 1) * MAX_RESOLUTION // (2 * resolution)
-    table = _noise_table()
-    image = np.empty((resolution, resolution, 3), np.uint8)
-    for channel, plane in enumerate(canvas.planes):
-        top, left = int(next(draw) * _NOISE_SIDE), int(next(draw) * _NOISE_SIDE)
-        patch = table[top : top + MAX_RESOLUTION, left : left + MAX_RESOLUTION]
-        if resolution != MAX_RESOLUTION:
-            patch = patch.take(pick, axis=0).take(pick, axis=1)
-        plane += patch * amplitude
-        plane += 0.5
-        np.maximum(plane, 0.0, out=plane)
-        np.minimum(plane, 255.0, out=plane)
-        image[:, :, channel] = plane  # truncation of x + 0.5: rounds half up
-    return image
-
-
-def require_range(split: str, count: int, resolution: int, start: int = 0) -> None:
-    """Refuse what cannot be generated. Raises: DataError, as `generate`."""
-    if split not in _SPLIT_KEYS:
-        raise DataError(f"embedded: there is no split '{split}': use one of {', '.join(SPLITS)}")
-    if not 16 <= resolution <= MAX_RESOLUTION:
-        raise DataError(f"embedded: resolution {resolution} is out of range: 16 to {MAX_RESOLUTION} pixels")
-    if count < 1 or start < 0 or start + count > SPLIT_COUNTS[split]:
-        raise DataError(
-            f"embedded: pictures {start} to {start + count} of '{split}' do not exist: "
-            f"at least one, from 0 to {SPLIT_COUNTS[split]}"
-        )
-
-
-def generate(
-    split: str, count: int, resolution: int, start: int = 0, hard: float = 1.0, zoom: float = 1.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures start .. start + count of a split.
-
-    Args:
-        split: "train", "calibration" or "evaluation"; no picture of one is in another.
-        count: how many, at least 1.
-        resolution: side in pixels, 16 to 224.
-        start: index of the first.
-        hard: 0..1, how much noise, clutter, occlusion and loss of contrast; 1 is the set itself, less is
-            an easier version of the same pictures for early training.
-        zoom: enlarges the figures, up to 1.7, for training at low resolution.
-
-    Returns:
-        uint8 images (count, resolution, resolution, 3), RGB, and int64 labels (count,).
-
-    Raises:
-        DataError: an unknown split, an empty range or a resolution out of range.
+    figures: one a class. key: makes its draws its own. draws: how many a picture may use; a constant, so that
+    adding one elsewhere moves nothing. size: (smallest half extent, spread) in parts of the side.
+    contrast: (least, spread) of the figure against the background, in grey levels. pieces: the most clutter.
+    strangers: the most small figures of other classes. occluders: for each thing in front of the figure
+    how likely it is. amplitude: (least, spread) of the noise's standard deviation.
     """
-    require_range(split, count, resolution, start)
-    classes = labels(split, count, start)
-    images = np.empty((count, resolution, resolution, 3), np.uint8)
-    for begin in range(0, count, _CHUNK):
-        end = min(begin + _CHUNK, count)
-        index = np.arange(start + begin, start + end, dtype=np.uint64)
-        for offset, bits in enumerate(_hash(_SPLIT_KEYS[split], index, _DRAWS)):
-            images[begin + offset] = _picture(int(classes[begin + offset]), bits, resolution, hard, zoom)
-    return images, classes
+
+    name: str
+    figures: tuple[Callable[[Field, Field, float, float], Field], ...]
+    key: int
+    draws: int
+    size: tuple[float, float]
+    contrast: tuple[float, float]
+    pieces: int
+    strangers: int
+    occluders: tuple[float, ...]
+    amplitude: tuple[float, float]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(figure.__name__ for figure in self.figures)
+
+    def labels(self, split: str, count: int, start: int = 0) -> np.ndarray:
+        """int64 (count,): every block of as many pictures as classes holds each once, in a drawn order."""
+        classes = len(self.figures)
+        first, last = start // classes, (start + count - 1) // classes
+        blocks = np.arange(first, last + 1, dtype=np.uint64)
+        key = _SPLIT_KEYS[split] ^ _ORDER_KEY ^ self.key
+        order = np.argsort(hashed(key, blocks, classes), axis=1, kind="stable")
+        return order.reshape(-1)[start - first * classes :][:count].astype(np.int64)
+
+    def require_range(self, split: str, count: int, resolution: int, start: int = 0) -> None:
+        """Refuse what cannot be generated. Raises: DataError, as `generate`."""
+        if split not in _SPLIT_KEYS:
+            raise DataError(f"{self.name}: there is no split '{split}': use one of {', '.join(SPLITS)}")
+        if not 16 <= resolution <= MAX_RESOLUTION:
+            raise DataError(
+                f"{self.name}: resolution {resolution} is out of range: 16 to {MAX_RESOLUTION} pixels"
+            )
+        if count < 1 or start < 0 or start + count > SPLIT_COUNTS[split]:
+            raise DataError(
+                f"{self.name}: pictures {start} to {start + count} of '{split}' do not exist: "
+                f"at least one, from 0 to {SPLIT_COUNTS[split]}"
+            )
+
+    def generate(
+        self, split: str, count: int, resolution: int, start: int = 0, hard: float = 1.0, zoom: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures start .. start + count of a split.
+
+        Args:
+            split: "train", "calibration" or "evaluation"; no picture of one is in another.
+            count: how many, at least 1.
+            resolution: side in pixels, 16 to 224.
+            start: index of the first.
+            hard: 0..1, how much noise, clutter, occlusion and loss of contrast; 1 is the set itself, less
+                is an easier version of the same pictures for early training.
+            zoom: enlarges the figures, up to 1.7, for training at low resolution.
+
+        Returns:
+            uint8 images (count, resolution, resolution, 3), RGB, and int64 labels (count,).
+
+        Raises:
+            DataError: an unknown split, an empty range or a resolution out of range.
+        """
+        self.require_range(split, count, resolution, start)
+        classes = self.labels(split, count, start)
+        images = np.empty((count, resolution, resolution, 3), np.uint8)
+        for begin in range(0, count, _CHUNK):
+            end = min(begin + _CHUNK, count)
+            index = np.arange(start + begin, start + end, dtype=np.uint64)
+            for offset, bits in enumerate(hashed(_SPLIT_KEYS[split] ^ self.key, index, self.draws)):
+                at = begin + offset
+                images[at] = self._picture(int(classes[at]), bits, resolution, hard, zoom)
+        return images, classes
+
+    def _picture(self, label: int, bits: np.ndarray, resolution: int, hard: float, zoom: float) -> np.ndarray:
+        """One picture, uint8 (resolution, resolution, 3), from its label and its row of draws."""
+        canvas = Canvas(resolution)
+        numbers = uniform(bits)
+        texture = LATTICE * LATTICE
+        lattice = numbers[:texture].astype(np.float32).reshape(LATTICE, LATTICE)
+        draw = iter(numbers[texture:].tolist())
+
+        middle = background(canvas, draw, lattice, hard)
+        clutter(canvas, draw, middle, hard, self.pieces)
+
+        spread = next(draw)
+        size = (self.size[0] + self.size[1] * spread) * zoom
+        room = 1.0 - 1.7 * size  # a figure may leave the picture by a little
+        x, y = 0.5 + room * (next(draw) - 0.5), 0.5 + room * (next(draw) - 0.5)
+        self._strangers(canvas, draw, middle, label, size, hard)
+        self._figure(canvas, draw, middle, label, x, y, size, 40.0 * (1.0 - hard))
+        occlude(canvas, draw, middle, x, y, size, hard, self.occluders)
+        return noise(canvas, draw, hard, self.amplitude)
+
+    def _figure(
+        self, canvas: Canvas, draw: Iterator[float], middle, label, x, y, size, easier, shown=True
+    ) -> None:
+        c, s = direction(next(draw), next(draw))
+        stretch = 0.85 + 0.3 * next(draw)
+        mirror = 1.0 if next(draw) < 0.5 else -1.0
+        p, q = next(draw), next(draw)
+        window = canvas.window(x, y, size * 1.65)
+        nearness = next(draw)
+        least, more = self.contrast
+        colour = against(middle, least + more * nearness * nearness + easier, draw)
+        shade = 40.0 * (next(draw) - 0.5)
+        if window is None or not shown:
+            return
+        u, v = canvas.local(window, x, y, c, s, size * stretch, mirror * size / stretch)
+        shading = u * shade
+        distance = self.figures[label](u, v, p, q)
+        canvas.paint(window, distance, size, [shading + value for value in colour])
+
+    def _strangers(self, canvas: Canvas, draw: Iterator[float], middle, label, size, hard) -> None:
+        """Figures of other classes, half as large as the one that counts, behind it."""
+        count = len(self.figures)
+        for k in range(self.strangers):
+            there = next(draw) < hard * (0.8 if k == 0 else 0.4)
+            other = (label + 1 + int(next(draw) * (count - 1))) % count
+            x, y, part = next(draw), next(draw), 0.35 + 0.2 * next(draw)
+            self._figure(canvas, draw, middle, other, x, y, size * part, 0.0, there)
+
+
+EMBEDDED = ShapeSet(
+    name="embedded",
+    figures=FIGURES,
+    key=0,
+    draws=160,
+    size=(0.12, 0.14),
+    contrast=(60.0, 80.0),
+    pieces=4,
+    strangers=0,
+    occluders=(0.35, 0.1),
+    amplitude=(2.0, 8.0),
+)
+HARD = ShapeSet(
+    name="embedded-hard",
+    figures=CLOSE_FIGURES,
+    key=0x9B05688C2B3E6C1F,
+    draws=256,
+    size=(0.085, 0.125),
+    contrast=(32.0, 80.0),
+    pieces=6,
+    strangers=2,
+    occluders=(0.5, 0.2),
+    amplitude=(3.0, 11.0),
+)
+GENERATED: dict[str, ShapeSet] = {one.name: one for one in (EMBEDDED, HARD)}
+
+CLASS_NAMES = EMBEDDED.class_names
+labels = EMBEDDED.labels
+generate = EMBEDDED.generate

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgekit.data.arrays import ArrayImages
+from edgekit.data.shapes import GENERATED
 
 if TYPE_CHECKING:
     from edgekit.data import ImageSet
@@ -22,6 +23,11 @@ class Source:
     count: int
     preprocessing: Preprocessing
 
+    @property
+    def generated(self) -> bool:
+        """Whether the images are made here, and no files."""
+        return self.spec in GENERATED
+
     @cached_property
     def images(self) -> ImageSet:
         from edgekit.data import open_images
@@ -32,13 +38,13 @@ class Source:
     def identity(self) -> dict[str, Any]:
         """What the images are, as JSON: the recipe of a generated set, the bytes of a folder's files."""
         known = {"spec": self.spec, "split": self.split, "preprocessing": self.preprocessing.to_dict()}
-        if self.spec == "embedded":
+        if self.generated:
             return known | {"count": self.count}
         return known | {"sha256": self.images.sha256}
 
     def first(self, count: int) -> ImageSet:
         """The first few, without opening the rest."""
-        if "images" in self.__dict__ or self.spec != "embedded":
+        if "images" in self.__dict__ or not self.generated:
             return self.images.first(count)
         return replace(self, count=min(count, self.count)).images
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from edgekit.data.labels import labels_for
-from edgekit.data.shapes import CLASS_NAMES
+from edgekit.data.shapes import GENERATED
 from edgekit.data.source import Given
 from edgekit.errors import DataError, UsageError
 from edgekit.graph.batch import bytes_per_image
@@ -95,11 +95,12 @@ def _labels(job: Job, outputs: Sequence[Output]) -> tuple[int, ...] | None:
     if isinstance(source, Given):
         labels = source.images.labels
         return None if labels is None else labels.shape[1:]
-    if source.spec != "embedded":
+    if not source.generated:
         return ()
+    names = GENERATED[source.spec].class_names
     if known is not None:
-        return () if set(CLASS_NAMES) <= set(known) else None
-    return () if any(output.shape == (len(CLASS_NAMES),) for output in outputs) else None
+        return () if set(names) <= set(known) else None
+    return () if any(output.shape == (len(names),) for output in outputs) else None
 
 
 def answered(session: Session, job: Job, task: Task, graph: Graph, label: str = "") -> Path | None:

@@ -26,6 +26,6 @@ def with_class_names(job: Job, recipe: Recipe, graph: Graph) -> Job:
         raise UsageError(f"class names: {len(names)} for {job.name} with {shape[1]} outputs: one an output")
     if job.class_names is not None or not isinstance(job.evaluation, Source):
         return job
-    if job.evaluation.spec == "embedded" or len(job.evaluation.images.class_names) != shape[1]:
+    if job.evaluation.generated or len(job.evaluation.images.class_names) != shape[1]:
         return job
     return replace(job, class_names=job.evaluation.images.class_names)

@@ -153,7 +153,7 @@ def _data(facts: Facts) -> dict[str, Any]:
         if judged["asked"] > judged["n"]:
             about["asked_evaluation"] = max(judged["asked"], about.get("asked_evaluation", 0))
             about["evaluation_limit"] = f"the answers to more would take over {LIMIT_BYTES / 1e9:g} GB"
-    folders = [s for s in (job.calibration, job.evaluation) if isinstance(s, Source) and s.spec != "embedded"]
+    folders = [s for s in (job.calibration, job.evaluation) if isinstance(s, Source) and not s.generated]
     if folders:
         about["skipped"] = list(dict.fromkeys(line for s in folders for line in s.images.skipped))
         about["orientation"] = folders[0].preprocessing.orientation

@@ -30,7 +30,7 @@ Off = Literal["off"]
 
 @dataclass(frozen=True)
 class Data:
-    """source: "embedded" or "imagefolder:PATH"; counts are images.
+    """source: "embedded", "embedded-hard" or "imagefolder:PATH"; counts are images.
 
     exif: "apply" turns photos as their EXIF orientation says, "ignore" reads them as ImageFolder does; None
     leaves it to the model's preprocessing, which ignores it unless it says otherwise.

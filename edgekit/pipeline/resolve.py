@@ -34,7 +34,12 @@ def resolve(recipe: recipes.Recipe, trust: bool) -> Job:
         trust: unpickle what files hold, see edgekit.zoo.
     """
     model = zoo.resolve(
-        recipe.model, recipe.weights, trust=trust, resolution=recipe.resolution, seed=recipe.seed
+        recipe.model,
+        recipe.weights,
+        trust=trust,
+        resolution=recipe.resolution,
+        seed=recipe.seed,
+        images=recipe.data.source,
     )
     data, preprocessing = recipe.data, model.preprocessing
     if data.exif is not None:
@@ -43,7 +48,7 @@ def resolve(recipe: recipes.Recipe, trust: bool) -> Job:
     calibration = Source(data.source, "calibration", data.calibration, preprocessing)
     evaluation = Source(data.source, "evaluation", data.evaluation, preprocessing)
     example = torch.zeros(model.input_shape)
-    if data.source != "embedded":  # a folder that cannot be used is said before minutes of work
+    if not calibration.generated:  # a folder that cannot be used is said before minutes of work
         example, _ = torch.from_numpy(next(calibration.images.batches(1))), evaluation.images
         if tuple(example.shape) != model.input_shape:
             raise DataError(f"{data.source}: images of {tuple(example.shape)}: {model.input_shape} is needed")
@@ -55,6 +60,7 @@ def resolve(recipe: recipes.Recipe, trust: bool) -> Job:
             trust=trust,
             resolution=recipe.resolution,
             seed=recipe.seed,
+            images=recipe.data.source,
         )
         variant = replace(variant, step=GIVEN, parent=_named(first))
     return Job(

@@ -1,9 +1,13 @@
-"""Trains the reference checkpoints that ship with edgekit, on the embedded image set.
+"""Trains the reference checkpoints that ship with edgekit, on the embedded image sets.
 
     python -m edgekit.train.reference mobilenet_v3_large --minutes 25 --out edgekit/zoo/reference
+    python -m edgekit.train.reference resnet18 --data embedded-hard --minutes 22 --out reference/hard
 
 In: a model name and a time budget. Out: DIR/<name>.safetensors (the state_dict in fp16) and its row in
 DIR/index.json, whose accuracy was measured on the evaluation split with the rounded weights.
+
+A model of `embedded-hard` whose checkpoint on `embedded` is shipped begins with it, unless `--scratch`: its
+classes are the first of the hard ones, and enlarged figures are as many pixels wide at 96 as others at 160.
 
 The budget is time on the processor, and every schedule (rate, resolution, difficulty) runs on the share of
 it that is spent: a slower machine takes fewer steps, not longer, and other programs do not count unless
@@ -21,6 +25,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import permutations, repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -32,33 +37,72 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from edgekit.data.shapes import CLASS_NAMES, generate
+from edgekit.data.shapes import EMBEDDED, HARD, ShapeSet
 from edgekit.errors import UnknownModelError, did_you_mean
 from edgekit.train.distillation import distillation_loss
 from edgekit.train.muon import Muon
 from edgekit.train.schedules import cosine_rate, progressive_stage
 
-RESOLUTION = 224
-EVALUATION_IMAGES = 2000
 REFERENCE_DIR = Path(__file__).parent.parent / "zoo" / "reference"
 SOURCES = {
     "mobilenet_v3_large": "torchvision",
     "mobilenet_v3_small": "torchvision",
     "mobilenet_v2": "torchvision",
     "efficientnet_lite0": "timm",
+    "resnet18": "torchvision",
 }
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# (share of the time, resolution, pictures in the pool, batch, how hard, zoom: see shapes.generate). The zoom
-# keeps a figure about as many pixels wide in every stage: what is learned at 64 then carries over to 224.
-STAGES = (
-    (0.10, 64, 12000, 64, 0.3, 1.7),
-    (0.32, 64, 36000, 64, 1.0, 1.7),
-    (0.22, 96, 16000, 64, 1.0, 1.6),
-    (0.14, 144, 6000, 64, 1.0, 1.3),
-    (0.22, 224, 2000, 32, 1.0, 1.0),
-)
-RESUMED_PROGRESS = 0.65  # where a continued run enters the rate's schedule; it trains at full size only
-RESUMED_POOL = 6000  # pictures it draws from, others for every seed
+# (share of the time, resolution, pictures in the pool, batch, how hard, zoom: see shapes.generate)
+Stage = tuple[float, int, int, int, float, float]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How models of one set are trained and judged.
+
+    stages: from nothing; the zoom keeps a figure about as many pixels wide in every stage: what is learned at
+    64 then carries over. resumed: from a checkpoint. folder: where the shipped ones lie.
+    """
+
+    images: ShapeSet
+    resolution: int
+    evaluation: int
+    stages: tuple[Stage, ...]
+    resumed: tuple[Stage, ...]
+    folder: Path
+
+
+PLANS = {
+    EMBEDDED.name: Plan(
+        EMBEDDED,
+        resolution=224,
+        evaluation=2000,
+        stages=(
+            (0.10, 64, 12000, 64, 0.3, 1.7),
+            (0.32, 64, 36000, 64, 1.0, 1.7),
+            (0.22, 96, 16000, 64, 1.0, 1.6),
+            (0.14, 144, 6000, 64, 1.0, 1.3),
+            (0.22, 224, 2000, 32, 1.0, 1.0),
+        ),
+        resumed=((1.0, 224, 6000, 32, 1.0, 1.0),),
+        folder=REFERENCE_DIR,
+    ),
+    HARD.name: Plan(
+        HARD,
+        resolution=160,
+        evaluation=4000,
+        stages=(
+            (0.10, 64, 16000, 64, 0.3, 1.7),
+            (0.45, 96, 32000, 64, 1.0, 1.65),
+            (0.18, 128, 12000, 64, 1.0, 1.25),
+            (0.27, 160, 8000, 48, 1.0, 1.0),
+        ),
+        resumed=((0.4, 128, 12000, 64, 1.0, 1.25), (0.6, 160, 8000, 48, 1.0, 1.0)),
+        folder=REFERENCE_DIR / "hard",
+    ),
+}
+RESUMED_PROGRESS = 0.65  # where a continued run enters the rate's schedule
+CARRIED_PROGRESS = 0.15  # and one that begins with a checkpoint of the other set
 ADAM_RATE = 2e-3
 MUON_RATE = 1.5e-2
 WEIGHT_DECAY = 0.02
@@ -66,8 +110,8 @@ LABEL_SMOOTHING = 0.05
 EMA_STEPS = 60  # the average's memory, in steps
 
 
-def build(name: str) -> tuple[nn.Module, tuple, tuple]:
-    """An untrained reference model with one output per embedded class, and its input mean and std."""
+def build(name: str, classes: int = len(EMBEDDED.figures)) -> tuple[nn.Module, tuple, tuple]:
+    """An untrained reference model with one output a class, and its input mean and std."""
     if name not in SOURCES:
         raise UnknownModelError(
             f"reference: no model '{name}'{did_you_mean(name, SOURCES)}: one of {', '.join(SOURCES)}"
@@ -75,21 +119,29 @@ def build(name: str) -> tuple[nn.Module, tuple, tuple]:
     if SOURCES[name] == "timm":
         import timm
 
-        model = timm.create_model(name, pretrained=False, num_classes=len(CLASS_NAMES))
+        model = timm.create_model(name, pretrained=False, num_classes=classes)
         config: Any = model.default_cfg
         return model, tuple(config["mean"]), tuple(config["std"])
     import torchvision
 
-    model = getattr(torchvision.models, name)(weights=None, num_classes=len(CLASS_NAMES))
+    model = getattr(torchvision.models, name)(weights=None, num_classes=classes)
     return model, *IMAGENET
 
 
 def load_reference(name: str, folder: Path = REFERENCE_DIR) -> tuple[nn.Module, dict]:
     """A shipped checkpoint in float32, in eval mode, and its row of index.json."""
-    model, _, _ = build(name)
+    row = json.loads((folder / "index.json").read_text())[name]
+    model, _, _ = build(name, row["num_classes"])
     state = load_file(folder / f"{name}.safetensors")
     model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    return model.eval(), json.loads((folder / "index.json").read_text())[name]
+    return model.eval(), row
+
+
+def carry_over(model: nn.Module, start: nn.Module) -> None:
+    """Give `model` the weights of one with fewer classes, which come first; further classes stay as drawn."""
+    state = model.state_dict()
+    for name, tensor in start.state_dict().items():
+        state[name][: len(tensor)].copy_(tensor) if tensor.ndim else state[name].copy_(tensor)
 
 
 def _to_input(images: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
@@ -100,21 +152,21 @@ def _to_input(images: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
 
 
 def _pool(
-    start: int, count: int, resolution: int, hard: float, zoom: float, cache: Path
+    images_of: ShapeSet, start: int, count: int, resolution: int, hard: float, zoom: float, cache: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """`count` training pictures, from the cache or generated by two processes into it."""
-    version = hashlib.sha256(generate("train", 48, 48)[0].tobytes()).hexdigest()[:8]
+    version = hashlib.sha256(images_of.generate("train", 48, 48)[0].tobytes()).hexdigest()[:8]
     path = cache / f"train-{version}-{resolution}-{start}-{count}-{hard}-{zoom}.npz"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         step = 1000
         if count <= step:
-            images, labels = generate("train", count, resolution, start, hard, zoom)
+            images, labels = images_of.generate("train", count, resolution, start, hard, zoom)
         else:
             starts = range(start, start + count, step)
             same = (repeat(value) for value in ("train", step, resolution))
             with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
-                parts = list(workers.map(generate, *same, starts, repeat(hard), repeat(zoom)))
+                parts = list(workers.map(images_of.generate, *same, starts, repeat(hard), repeat(zoom)))
             images, labels = (np.concatenate([part[k] for part in parts])[:count] for k in (0, 1))
         partial = path.with_suffix(f".{os.getpid()}.npz")
         np.savez(partial, images=images, labels=labels)
@@ -143,13 +195,14 @@ def _batches(
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, mean: tuple, std: tuple, count: int, resolution: int = RESOLUTION) -> float:
-    """Top-1 on the first `count` evaluation pictures."""
+def accuracy(model: nn.Module, mean: tuple, std: tuple, plan: Plan) -> float:
+    """Top-1 on the first evaluation pictures of the plan's set."""
     device = next(model.parameters()).device
     model.eval()
     right = 0
+    count = plan.evaluation
     for start in range(0, count, 100):
-        images, labels = generate("evaluation", min(100, count - start), resolution, start)
+        images, labels = plan.images.generate("evaluation", min(100, count - start), plan.resolution, start)
         logits = model(_to_input(torch.from_numpy(images).to(device), mean, std))
         right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
     return right / count
@@ -199,6 +252,7 @@ def train(
     start: nn.Module | None = None,
     seed: int = 0,
     wall_minutes: float = float("inf"),
+    plan: Plan = PLANS["embedded"],
 ) -> tuple[nn.Module, tuple, tuple]:
     """The trained model in eval mode, its mean and std.
 
@@ -208,11 +262,12 @@ def train(
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, mean, std = build(name)
-    first_progress = 0.0
+    model, mean, std = build(name, len(plan.images.figures))
+    first_progress, stages = 0.0, plan.stages
     if start is not None:
-        model.load_state_dict(start.state_dict())
-        first_progress = RESUMED_PROGRESS
+        same = all(a.shape == b.shape for a, b in zip(model.parameters(), start.parameters(), strict=True))
+        carry_over(model, start)
+        first_progress, stages = (RESUMED_PROGRESS, plan.resumed) if same else (CARRIED_PROGRESS, stages[1:])
     model = model.to(device).to(memory_format=torch.channels_last)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -230,16 +285,14 @@ def train(
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
     running, seen = 0.0, 0
     while progress < 1.0:
-        wanted = progressive_stage(progress, [share for share, *_ in STAGES])
-        if start is not None:
-            wanted = len(STAGES) - 1
+        part = (progress - first_progress) / (1.0 - first_progress)
+        total = sum(share for share, *_ in stages)
+        wanted = progressive_stage(part, [share / total for share, *_ in stages])
         if wanted != stage:
             stage = wanted
-            _, resolution, count, batch, hard, zoom = STAGES[stage]
-            first = 1_000_000 * stage
-            if start is not None:
-                first, count = first + 10_000 * seed, RESUMED_POOL
-            images, labels = _pool(first, count, resolution, hard, zoom, cache)
+            _, resolution, count, batch, hard, zoom = stages[stage]
+            first = 1_000_000 * resolution + 100_000 * seed
+            images, labels = _pool(plan.images, first, count, resolution, hard, zoom, cache)
             batches = _batches(images, labels, batch, rng)
         began = time.process_time()
         pixels, classes = next(batches)
@@ -282,28 +335,32 @@ def train(
     return model, mean, std
 
 
-def save(model: nn.Module, name: str, mean: tuple, std: tuple, folder: Path, command: str) -> dict:
+def save(
+    model: nn.Module, name: str, mean: tuple, std: tuple, folder: Path, command: str, plan: Plan
+) -> dict:
     """Round to fp16, measure what was rounded, write the checkpoint and its row of index.json."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         k: (v.half() if v.is_floating_point() else v).cpu().contiguous()
         for k, v in model.state_dict().items()
     }
-    fresh, _, _ = build(name)
+    fresh, _, _ = build(name, len(plan.images.figures))
     fresh.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     path = folder / f"{name}.safetensors"
     partial = path.with_suffix(".partial")
     save_file(state, partial)
-    recorded = accuracy(fresh, mean, std, EVALUATION_IMAGES)
+    recorded = accuracy(fresh, mean, std, plan)
     row = {
         "source": SOURCES[name],
-        "num_classes": len(CLASS_NAMES),
-        "resolution": RESOLUTION,
+        "data": plan.images.name,
+        "num_classes": len(plan.images.figures),
+        "class_names": list(plan.images.class_names),
+        "resolution": plan.resolution,
         "mean": list(mean),
         "std": list(std),
         "interpolation": "bilinear",
         "accuracy": recorded,
-        "evaluation_images": EVALUATION_IMAGES,
+        "evaluation_images": plan.evaluation,
         "trained_with": command,
         "sha256": hashlib.sha256(partial.read_bytes()).hexdigest(),
     }
@@ -315,9 +372,15 @@ def save(model: nn.Module, name: str, mean: tuple, std: tuple, folder: Path, com
     return row
 
 
+def _shipped(name: str) -> bool:
+    return (REFERENCE_DIR / f"{name}.safetensors").exists()
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m edgekit.train.reference", description=__doc__)
     parser.add_argument("model", choices=sorted(SOURCES))
+    parser.add_argument("--data", choices=sorted(PLANS), default=EMBEDDED.name, help="the set to train on")
+    parser.add_argument("--scratch", action="store_true", help="take nothing from the other set's checkpoint")
     parser.add_argument("--minutes", type=float, default=25.0, help="processor time to train for, per thread")
     parser.add_argument("--wall", type=float, help="wall-clock minutes to be done in at the latest")
     parser.add_argument("--out", type=Path, default=Path("reference"), help="where the checkpoint goes")
@@ -328,6 +391,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     command = f"python -m edgekit.train.reference {options.model} --minutes {options.minutes:g}"
+    plan = PLANS[options.data]
+    if options.data != EMBEDDED.name:
+        command += f" --data {options.data}"
     if options.wall:
         command += f" --wall {options.wall:g}"
     if options.threads:
@@ -342,6 +408,10 @@ def main(arguments: list[str] | None = None) -> None:
     if options.resume:
         start, row = load_reference(options.model, options.out)
         command = f"{row['trained_with']} && {command} --resume"
+    elif plan.images is not EMBEDDED and not options.scratch and _shipped(options.model):
+        start, _ = load_reference(options.model)
+    elif options.scratch:
+        command += " --scratch"
     if options.seed:
         command += f" --seed {options.seed}"
     model, mean, std = train(
@@ -353,8 +423,9 @@ def main(arguments: list[str] | None = None) -> None:
         start,
         options.seed,
         options.wall or float("inf"),
+        plan,
     )
-    row = save(model, options.model, mean, std, options.out, command)
+    row = save(model, options.model, mean, std, options.out, command, plan)
     print(json.dumps(row, indent=2))
 
 

@@ -35,6 +35,7 @@ def resolve(
     trust: bool = False,
     resolution: int | None = None,
     seed: int = 0,
+    images: str = "embedded",
 ) -> Model:
     """The model a spec names, with weights.
 
@@ -48,6 +49,8 @@ def resolve(
         trust: unpickle what a file holds besides tensors. It can run any code: for your own files only.
         resolution: side of the input in pixels; the weights' own when None.
         seed: of the random weights; the caller's random state is left alone.
+        images: the image set the model is to answer, see edgekit.data: reference checkpoints are those of
+            "embedded-hard" for it.
 
     Raises:
         UnknownModelError: no library has that name.
@@ -78,7 +81,7 @@ def resolve(
     from edgekit.zoo.weights import load_weights
 
     architecture = find_architecture(spec)
-    loaded = load_weights(architecture, weights, num_classes, resolution, trust, seed)
+    loaded = load_weights(architecture, weights, num_classes, resolution, trust, seed, images)
     side = loaded.preprocessing.resolution
     return Model(
         architecture.name,

@@ -24,6 +24,7 @@ from edgekit.zoo.names import Architecture
 
 KINDS = ("auto", "reference", "imagenet", "random")
 REFERENCE_DIR = Path(__file__).parent / "reference"
+HARD = "embedded-hard"  # the set with checkpoints of its own
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,11 @@ def load_weights(
     resolution: int | None,
     trust: bool,
     seed: int,
+    images: str = "embedded",
 ) -> Loaded:
     """Build the architecture with the chosen weights.
+
+    images: the set whose reference checkpoint is meant.
 
     Raises:
         WeightsError: the choice is not there, cannot be fetched or does not fit.
@@ -53,11 +57,11 @@ def load_weights(
         # Whatever is drawn while building is either overwritten or the seeded random weights.
         torch.manual_seed(seed)
         if choice == "auto":
-            choice = _at_hand(architecture, num_classes)
+            choice = _at_hand(architecture, num_classes, images)
         if choice == "random":
             return _random(architecture, num_classes, resolution, seed)
         if choice == "reference":
-            loaded = _reference(architecture, num_classes, resolution)
+            loaded = _reference(architecture, num_classes, resolution, images)
         elif choice == "imagenet":
             loaded = _imagenet(architecture, num_classes, resolution, trust)
         else:
@@ -82,9 +86,14 @@ def weights_path(choice: str) -> tuple[Path, str]:
     return path, entry
 
 
-def reference_rows() -> dict[str, dict[str, Any]]:
+def reference_folder(images: str = "embedded") -> Path:
+    """Where the checkpoints lie that were trained on a set."""
+    return REFERENCE_DIR / "hard" if images == HARD else REFERENCE_DIR
+
+
+def reference_rows(images: str = "embedded") -> dict[str, dict[str, Any]]:
     """index.json of the checkpoints that ship with edgekit; empty where none do."""
-    path = REFERENCE_DIR / "index.json"
+    path = reference_folder(images) / "index.json"
     if not path.is_file():
         return {}
     try:
@@ -93,15 +102,15 @@ def reference_rows() -> dict[str, dict[str, Any]]:
         raise WeightsError(f"{path}: not JSON ({error}): the index of the reference checkpoints") from error
 
 
-def _reference_row(architecture: Architecture) -> dict[str, Any] | None:
-    row = reference_rows().get(architecture.name)
+def _reference_row(architecture: Architecture, images: str) -> dict[str, Any] | None:
+    row = reference_rows(images).get(architecture.name)
     if row is None or row["source"] != architecture.source:
         return None
     return row
 
 
-def _at_hand(architecture: Architecture, num_classes: int | None) -> str:
-    row = _reference_row(architecture)
+def _at_hand(architecture: Architecture, num_classes: int | None, images: str) -> str:
+    row = _reference_row(architecture, images)
     if row and num_classes in (None, row["num_classes"]):
         return "reference"
     published = libraries.published(architecture)
@@ -150,10 +159,12 @@ def untrained_record(module: nn.Module, seed: int) -> dict[str, Any]:
     }
 
 
-def _reference(architecture: Architecture, num_classes: int | None, resolution: int | None) -> Loaded:
-    row = _reference_row(architecture)
+def _reference(
+    architecture: Architecture, num_classes: int | None, resolution: int | None, images: str
+) -> Loaded:
+    row = _reference_row(architecture, images)
     if row is None:
-        have = ", ".join(sorted(reference_rows())) or "none"
+        have = ", ".join(sorted(reference_rows(images))) or "none"
         raise WeightsError(
             f"{architecture.name}: no reference checkpoint ships for it (there are: {have}): "
             "imagenet, random or FILE"
@@ -163,7 +174,7 @@ def _reference(architecture: Architecture, num_classes: int | None, resolution: 
             f"{architecture.name}: the reference checkpoint has {row['num_classes']} classes, "
             f"{num_classes} were asked for: leave the number out, or use random or FILE"
         )
-    path = REFERENCE_DIR / f"{architecture.name}.safetensors"
+    path = reference_folder(images) / f"{architecture.name}.safetensors"
     state, _ = read_state(path)
     digest = file_sha256(path)
     if digest != row["sha256"]:
@@ -172,9 +183,6 @@ def _reference(architecture: Architecture, num_classes: int | None, resolution: 
     fit_state(module, state, architecture, str(path))
     side = row["resolution"]
     preprocessing = Preprocessing(side, side, row["interpolation"], tuple(row["mean"]), tuple(row["std"]))
-    from edgekit.data.shapes import CLASS_NAMES
-
-    names = tuple(CLASS_NAMES) if len(CLASS_NAMES) == row["num_classes"] else None
     record = {
         "kind": "reference",
         "source": f"edgekit reference checkpoint ({row['trained_with']})",
@@ -182,7 +190,9 @@ def _reference(architecture: Architecture, num_classes: int | None, resolution: 
         "untrained": False,
         "accuracy": row["accuracy"],
     }
-    return Loaded(module, libraries.at_resolution(preprocessing, resolution), names, record)
+    return Loaded(
+        module, libraries.at_resolution(preprocessing, resolution), tuple(row["class_names"]), record
+    )
 
 
 def _imagenet(

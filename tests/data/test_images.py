@@ -171,7 +171,7 @@ def test_folders_that_hold_nothing(tmp_path):
 
 @pytest.mark.parametrize("spec", ("imagenet", "imagefolder", "imagefolder:", "", "embeded"))
 def test_unknown_specs(spec):
-    with pytest.raises(DataError, match="'embedded' or 'imagefolder:PATH'"):
+    with pytest.raises(DataError, match="'embedded-hard' or 'imagefolder:PATH'"):
         open_images(spec, "train", 1, SMALL)
 
 

@@ -5,8 +5,11 @@ import hashlib
 import numpy as np
 import pytest
 
+from edgekit.data import open_images
+from edgekit.data.close_figures import CLOSE_FIGURES
 from edgekit.data.figures import FIGURES
-from edgekit.data.shapes import CLASS_NAMES, generate, labels
+from edgekit.data.preprocessing import Preprocessing
+from edgekit.data.shapes import CLASS_NAMES, EMBEDDED, HARD, generate, labels
 from edgekit.errors import DataError
 
 # sha256 of pixels and labels of pictures 7..30, first half; a change here orphans every shipped checkpoint.
@@ -36,6 +39,56 @@ def test_bytes_are_the_same_everywhere(split, resolution, digest):
     assert classes.dtype == np.int64
     found = hashlib.sha256(images.tobytes() + classes.astype("<i8").tobytes()).hexdigest()
     assert found[:32] == digest
+
+
+HARD_GOLDEN = (
+    ("train", 64, "8c893dfb2176c500f62676797240aa53"),
+    ("train", 96, "370af35b954823e18d01cb6501dba4b0"),
+    ("train", 160, "b2355d70e4b4860129d9210a602e76d4"),
+    ("train", 224, "1bfd69c4f9e5c899e656e401da057040"),
+    ("calibration", 64, "7e5f08d295637570896416ea5a27a27e"),
+    ("calibration", 96, "95fae1046ef444bec608192ebed1da62"),
+    ("calibration", 160, "5f61eed4c8b03447d9b3fb487c32ad5b"),
+    ("calibration", 224, "697c52bc3056f5d2fde0165fd9511838"),
+    ("evaluation", 64, "597fca4fc354f7fe19e18703768d228b"),
+    ("evaluation", 96, "c26e96da5456a3ac42c7227cba1f4854"),
+    ("evaluation", 160, "deaea69a563f583de3a77c0834fbc3c0"),
+    ("evaluation", 224, "0f86a3571301430fb7ebd7379811f9c9"),
+)
+
+
+@pytest.mark.parametrize(("split", "resolution", "digest"), HARD_GOLDEN)
+def test_the_hard_set_is_the_same_everywhere(split, resolution, digest):
+    images, classes = HARD.generate(split, 24, resolution, start=7)
+    found = hashlib.sha256(images.tobytes() + classes.astype("<i8").tobytes()).hexdigest()
+    assert found[:32] == digest
+
+
+def test_no_picture_of_one_set_is_in_the_other():
+    easy, hard = (
+        {hashlib.sha256(image.tobytes()).digest() for image in one.generate("train", 200, 32)[0]}
+        for one in (EMBEDDED, HARD)
+    )
+    assert not easy & hard
+    assert not np.array_equal(HARD.labels("train", 24), EMBEDDED.labels("train", 24))
+
+
+def test_the_hard_set_opens_by_its_name():
+    images = open_images(
+        "embedded-hard", "evaluation", 80, Preprocessing(32, 32, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    )
+    counts = np.bincount(images.labels, minlength=40)
+    assert images.class_names == HARD.class_names and counts.min() == counts.max() == 2
+    assert np.array_equal(images.pixels(3, 5), HARD.generate("evaluation", 2, 32, start=3)[0])
+
+
+def test_figures_of_the_hard_set_are_smaller_and_fainter():
+    def seen(one):
+        """Share of pixels that differ between the figure alone and without any: hard = 0, no noise."""
+        plain = one.generate("evaluation", 120, 64, hard=0.0)[0].astype(np.float64)
+        return abs(np.diff(plain, axis=2)).mean()
+
+    assert seen(HARD) < 0.8 * seen(EMBEDDED)
 
 
 def test_any_range_can_be_generated_on_its_own():
@@ -104,9 +157,11 @@ def test_colour_says_nothing_about_the_class():
 
 def test_names_are_the_figures():
     assert len(CLASS_NAMES) == len(set(CLASS_NAMES)) == len(FIGURES) == 24
+    assert HARD.class_names[:24] == CLASS_NAMES
+    assert len(HARD.class_names) == len(set(HARD.class_names)) == 40
 
 
-@pytest.mark.parametrize("figure", FIGURES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("figure", CLOSE_FIGURES, ids=lambda f: f.__name__)
 def test_figures_fill_their_frame_and_stay_in_it(figure):
     grid = np.linspace(-1.6, 1.6, 161, dtype=np.float32)
     u, v = np.meshgrid(grid, grid)

@@ -3,7 +3,7 @@
 import pytest
 
 from edgekit.errors import UsageError
-from edgekit.train.reference import STAGES
+from edgekit.train.reference import PLANS
 from edgekit.train.schedules import cosine_rate, progressive_stage, step_rate
 
 
@@ -38,8 +38,8 @@ def test_shares_must_add_up():
 
 
 def test_the_reference_run_grows_to_the_resolution_of_use():
-    shares, resolutions, _, _, hard, zoom = zip(*STAGES, strict=True)
-    assert progressive_stage(1.0, shares) == len(STAGES) - 1
+    shares, resolutions, _, _, hard, zoom = zip(*PLANS["embedded"].stages, strict=True)
+    assert progressive_stage(1.0, shares) == len(PLANS["embedded"].stages) - 1
     assert list(resolutions) == sorted(resolutions) and resolutions[-1] == 224
     assert list(hard) == sorted(hard) and hard[-1] == 1.0
     assert list(zoom) == sorted(zoom, reverse=True) and zoom[-1] == 1.0

@@ -256,6 +256,7 @@ def reference(offline, state):
     row = {
         "source": "torchvision",
         "num_classes": 24,
+        "class_names": list(CLASS_NAMES),
         "resolution": 96,
         "mean": [0.5, 0.5, 0.5],
         "std": [0.25, 0.25, 0.25],
