@@ -7,6 +7,7 @@
     ├── DataError             images or labels that cannot be used
     ├── CaptureError          a module that torch.export or our importer cannot express
     ├── GraphError            a graph that violates its own invariants
+    ├── TrainError            a training that diverged, or whose checkpoint is another's
     ├── QuantizationError     calibration that cannot give usable parameters
     ├── PruneError            channels that cannot be taken out, or a choice that leaves nothing
     ├── UnsupportedError      operators a target cannot lower (all of them, with modules)
@@ -55,6 +56,10 @@ class CaptureError(EdgekitError):
 
 
 class GraphError(EdgekitError):
+    pass
+
+
+class TrainError(EdgekitError):
     pass
 
 

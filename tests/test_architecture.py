@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "edgekit.zoo",
         "edgekit.capture.onnx",
     },  # a file is its graph
-    "edgekit.train": CORE | {"edgekit.data"},
+    "edgekit.train": CORE | {"edgekit.data", "edgekit.files", "edgekit.zoo"},
     "edgekit.surgery": CORE,
     "edgekit.prune": CORE | {"edgekit.cost.static"},
     "edgekit.runtimes": CORE | {"edgekit.lower"},

@@ -1,0 +1,25 @@
+"""Training: one loop for everything that learns.
+
+    record = train(module, data, Settings(minutes=10), teacher=original, checkpoint=path)
+
+Enters: an nn.Module (the captured graph as a module is one), `Data`, `Settings`. Leaves: the module trained
+in place, and a `TrainRecord`. Schedules, layers, optimizers, labels and losses are files of their own.
+"""
+
+from edgekit.train.data import Data, PictureData, TensorData, open_data, tensor_data
+from edgekit.train.end_to_end import train
+from edgekit.train.loop import TrainRecord, fit
+from edgekit.train.settings import Settings, Stage
+
+__all__ = [
+    "Data",
+    "PictureData",
+    "Settings",
+    "Stage",
+    "TensorData",
+    "TrainRecord",
+    "fit",
+    "open_data",
+    "tensor_data",
+    "train",
+]

@@ -2,12 +2,14 @@
 
 A weight (out, in, kh, kw) is taken as a matrix (out, in kh kw). Every direction of the update gets the same
 length, so rare directions learn as fast as common ones: in a short run on little hardware that is worth about
-half the steps. Biases, normalisation, depthwise weights and the classifier stay with AdamW.
+half the steps. Biases, normalisation, depthwise weights and the classifier stay with AdamW. torch.optim.Muon
+takes matrices only, not the weights of convolutions, and multiplies in bfloat16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -43,7 +45,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[torch.Tensor],
+        parameters: Iterable[torch.Tensor] | Iterable[dict[str, Any]],
         lr: float,
         momentum: float = 0.9,
         weight_decay: float = 0.02,

@@ -1,10 +1,11 @@
 """Rates and stages at their milestones."""
 
 import pytest
+import torch
 
 from edgekit.errors import UsageError
 from edgekit.train.reference import PLANS
-from edgekit.train.schedules import cosine_rate, progressive_stage, step_rate
+from edgekit.train.schedules import cosine_rate, one_cycle_rate, progressive_stage, step_rate
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,15 @@ def test_the_reference_run_grows_to_the_resolution_of_use():
     assert list(resolutions) == sorted(resolutions) and resolutions[-1] == 224
     assert list(hard) == sorted(hard) and hard[-1] == 1.0
     assert list(zoom) == sorted(zoom, reverse=True) and zoom[-1] == 1.0
+
+
+def test_one_cycle_is_torchs():
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2.0, total_steps=11, pct_start=0.3)
+    for step in range(11):
+        ours = one_cycle_rate(step / 10, 2.0, (0.3 * 11 - 1) / 10, floor=2.0 / 25 / 1e4)
+        assert ours == pytest.approx(theirs.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        if step < 10:
+            theirs.step()
