@@ -69,6 +69,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "edgekit.report",
         "edgekit.history",
     },
+    "edgekit.sweep": {
+        "edgekit.errors",
+        "edgekit.files",
+        "edgekit.pipeline",
+        "edgekit.farm",
+        "edgekit.report",
+        "edgekit.runtimes.registry",
+        "edgekit.targets",
+    },
     "edgekit.history": {"edgekit.errors", "edgekit.files"},
     "edgekit.report": {"edgekit.errors", "edgekit.targets"},
     # a build's data, record and progress; the other files of the pipeline see every stage
@@ -105,10 +114,10 @@ ONLY_IN: dict[str, set[str]] = {
         "edgekit.device.harness",
     },
     "nncf": {"edgekit.lower.openvino"},
-    "distributed": {"edgekit.farm"},
-    "dask": {"edgekit.farm"},
+    "distributed": {"edgekit.farm", "edgekit.sweep"},
+    "dask": {"edgekit.farm", "edgekit.sweep"},
     "typer": {"edgekit.cli"},
-    "jinja2": {"edgekit.report", "edgekit.farm.page"},
+    "jinja2": {"edgekit.report", "edgekit.farm.page", "edgekit.sweep.page"},
 }
 NO_TORCH = {
     "edgekit.errors",

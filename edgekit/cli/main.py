@@ -28,6 +28,7 @@ MOUNTED = {
     "history": "edgekit.cli.history",
     "compare": "edgekit.cli.history",
     "farm": "edgekit.cli.farm",
+    "sweep": "edgekit.cli.sweep",
     "cache": "edgekit.cli.cache",
 }
 
