@@ -29,7 +29,9 @@ def test_what_is_carried_reaches_its_own_channel_and_no_other(name: str) -> None
     results = run_node(Node(op, [], [], attrs), given)
     values = [None if t is None else Value(str(i), tuple(t.shape)) for i, t in enumerate(given)]
     for value, tensor in list(zip(values, given, strict=True))[1:]:
-        if value is not None and (OPS[op].channels in ("scale", "weigh", "mix") or tensor.ndim < 4):
+        if value is not None and (
+            OPS[op].channels in ("scale", "weigh", "along", "normalize") or tensor.ndim < 4
+        ):
             value.data = tensor  # a parameter
     node = Node(op, values, [Value(f"o{i}", tuple(t.shape)) for i, t in enumerate(results)], attrs)
     tied = carried(node)

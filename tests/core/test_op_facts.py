@@ -33,7 +33,7 @@ def _run(op: str, inputs: list[Tensor | None], attrs: dict[str, Any]) -> tuple[T
 
 def _results(row: Op) -> slice:
     """Which inputs are results of the graph, not parameters."""
-    return slice(0, 1) if row.channels in ("scale", "weigh", "mix") else slice(None)
+    return slice(0, 1) if row.channels in ("scale", "weigh", "along", "normalize") else slice(None)
 
 
 @pytest.mark.parametrize("name", OPS)

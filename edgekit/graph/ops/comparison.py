@@ -34,14 +34,14 @@ def where(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(condition != 0, a, b)
 
 
-@op(channels="mix", ranges=PLACE, layout="any", dtypes="floats")
+@op(channels="along", ranges=PLACE, layout="any", dtypes="floats")
 def argmax(x: Tensor, *, dim: int, keepdim: bool) -> Tensor:
     """The index of the largest number, of equals the first."""
     return torch.argmax(x, dim, keepdim).to(x.dtype)
 
 
 @op(
-    channels="mix",
+    channels="along",
     ranges=Same("TOPK_V2 compares integers"),
     layout="any",
     dtypes="floats",
@@ -53,7 +53,7 @@ def topk(x: Tensor, *, k: int, dim: int) -> Tensor:
     return torch.topk(x, k, dim).values
 
 
-@op(channels="mix", ranges=PLACE, layout="any", dtypes="floats")
+@op(channels="along", ranges=PLACE, layout="any", dtypes="floats")
 def topk_indices(x: Tensor, *, k: int, dim: int) -> Tensor:
     """The indices of the k largest numbers in falling order, of equals the first."""
     return torch.sort(x, dim=dim, descending=True, stable=True).indices.narrow(dim, 0, k).to(x.dtype)

@@ -29,7 +29,7 @@ def batch_norm(
     return F.batch_norm(x, mean, var, weight, bias, mean is None, 0.0, eps)
 
 
-@op(channels="mix", ranges=FREE, layout="last", dtypes="floats", parameters=True)
+@op(channels="normalize", ranges=FREE, layout="last", dtypes="floats", parameters=True)
 def layer_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float
 ) -> Tensor:
@@ -37,24 +37,24 @@ def layer_norm(
     return F.layer_norm(x, normalized_shape, weight, bias, eps)
 
 
-@op(channels="mix", ranges=FREE, layout="last", dtypes="floats", parameters=True)
+@op(channels="normalize", ranges=FREE, layout="last", dtypes="floats", parameters=True)
 def rms_norm(x: Tensor, weight: Tensor | None, *, normalized_shape: tuple[int, ...], eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last len(normalized_shape) dimensions."""
     return F.rms_norm(x, normalized_shape, weight, eps)
 
 
-@op(channels="mix", ranges=FREE, layout="image", dtypes="floats", parameters=True)
+@op(channels="normalize", ranges=FREE, layout="image", dtypes="floats", parameters=True)
 def group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, groups: int, eps: float) -> Tensor:
     return F.group_norm(x, groups, weight, bias, eps)
 
 
 # L2_NORMALIZATION: the kernel asserts scale 1/128, zero point 0
-@op(channels="mix", ranges=Fixed(-1.0, 1.0, int8=(1 / 128, 0)), layout="any", dtypes="floats")
+@op(channels="along", ranges=Fixed(-1.0, 1.0, int8=(1 / 128, 0)), layout="any", dtypes="floats")
 def l2_normalize(x: Tensor, *, dim: int, eps: float) -> Tensor:
     return F.normalize(x, dim=dim, eps=eps)
 
 
 # SOFTMAX: the kernels assert scale 1/256, zero point -128
-@op(channels="mix", ranges=Fixed(0.0, 1.0, int8=(1 / 256, -128)), layout="any", dtypes="floats")
+@op(channels="along", ranges=Fixed(0.0, 1.0, int8=(1 / 256, -128)), layout="any", dtypes="floats")
 def softmax(x: Tensor, *, dim: int) -> Tensor:
     return torch.softmax(x, dim)

@@ -31,7 +31,7 @@ Macs = Callable[[Sequence[Shape], Shape], int]
 EVERYTHING: Range = (-math.inf, math.inf)
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "relu6": F.relu6}
 
-CHANNELS = ("pass", "window", "join", "scale", "reduce", "move", "weigh", "product", "mix")
+CHANNELS = ("pass", "window", "join", "scale", "reduce", "move", "weigh", "product", "along", "normalize")
 LAYOUTS = ("any", "image", "last", "order")
 DTYPES = ("any", "numbers", "floats")
 MOVEMENTS = (None, "view", "place", "pick")
@@ -84,7 +84,8 @@ class Op:
         "move"     elements go elsewhere as `fn` says, whatever they hold: it runs on channel ids as well
         "weigh"    inputs[1] weighs the channels: every output channel reads all of its group
         "product"  a product of two results of the graph
-        "mix"      every output channel reads several of its inputs'
+        "along"    every element reads those along dimension `dim`, and no others
+        "normalize"  an element by statistics of many, with parameters an element
     ranges: what quantization parameters the output may take: FREE, Same, Fixed or PLACE (none)
     layout: what the op asks of the order in which dimensions lie in memory
         "any"      nothing, once `dim` and `dims` are translated
