@@ -80,7 +80,7 @@ class _Build(TyperCommand):
         from edgekit.pipeline.step_settings import is_lite, is_train
 
         takes = {"--lite": is_lite, "--train": is_train}
-        following = [*args[1:], ""]
+        following = [*args[1:], ""][: len(args)]
         alone = [arg in takes and not takes[arg](word) for arg, word in zip(args, following, strict=True)]
         return super().parse_args(ctx, [f"{a}=" if bare else a for a, bare in zip(args, alone, strict=True)])
 

@@ -63,9 +63,9 @@ def one_cycle_rate(progress: float, peak: float, warmup: float = 0.3, floor: flo
 def rate_at(progress: float, settings: Settings) -> float:
     """What the schedule of `settings` makes of a rate of 1 at `progress`."""
     if settings.schedule == "one-cycle":
-        return one_cycle_rate(progress, 1.0, settings.warmup, settings.floor)
+        return one_cycle_rate(progress, 1.0, settings.warmup, settings.final)
     if settings.schedule == "cosine":
-        return cosine_rate(progress, 1.0, settings.warmup, settings.floor)
+        return cosine_rate(progress, 1.0, settings.warmup, settings.final)
     rise = progress / settings.warmup if progress < settings.warmup else 1.0
     if settings.schedule == "constant":
         return rise

@@ -45,7 +45,7 @@ class Settings:
         schedule: "cosine", "step" (times `factor` at `milestones`, shares of the run), "one-cycle" or
             "constant".
         warmup: share of the run in which the rate rises from 0; of "one-cycle", in which it rises to `rate`.
-        floor: what is left of the rate at the end, as a share, of "cosine" and "one-cycle".
+        final: what is left of the rate at the end, as a share, of "cosine" and "one-cycle".
         optimizer: "adamw", "sgd" (Nesterov), or "muon": Muon for matrices, adamw for the rest.
         weight_decay: decoupled except for sgd; of weights only, never of biases and norms.
         clip: largest norm of the gradient, 0 for none.
@@ -80,7 +80,7 @@ class Settings:
     rate: float = 1e-3
     schedule: str = "cosine"
     warmup: float = 0.05
-    floor: float = 0.0
+    final: float = 0.0
     milestones: tuple[float, ...] = (0.5, 0.75)
     factor: float = 0.1
     optimizer: str = "adamw"
@@ -112,7 +112,7 @@ class Settings:
             raise UsageError(f"train: {said}: exactly one of steps, epochs and minutes")
         self._above(0, *lengths, "rate", "temperature", "rates", "factor", "checkpoint_seconds", "batch")
         self._from(0, "weight_decay", "clip", "mixup", "ema", "recalibrate")
-        self._share("warmup", "floor", "label_smoothing", "hard_share", "momentum")
+        self._share("warmup", "final", "label_smoothing", "hard_share", "momentum")
         for name, known in (
             ("schedule", SCHEDULES),
             ("optimizer", OPTIMIZERS),

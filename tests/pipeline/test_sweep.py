@@ -94,7 +94,8 @@ def _sweep(edgekit, out, folder, *more):
     )  # fmt: skip
 
 
-def test_a_sweep_from_the_command_line(swept, cache, folder, edgekit, tmp_path):
+def test_a_sweep_from_the_command_line(swept, cache, folder, edgekit, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     code, printed, error = _sweep(edgekit, swept, folder)
     assert code == 0, error
     assert "data.calibration 8" in printed and str(swept / "sweep.html") in printed
