@@ -117,7 +117,7 @@ ONLY_IN: dict[str, set[str]] = {
     "distributed": {"edgekit.farm", "edgekit.sweep"},
     "dask": {"edgekit.farm", "edgekit.sweep"},
     "typer": {"edgekit.cli"},
-    "jinja2": {"edgekit.report", "edgekit.farm.page", "edgekit.sweep.page"},
+    "jinja2": {"edgekit.report"},
 }
 NO_TORCH = {
     "edgekit.errors",

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from edgekit.report import units
+from edgekit.report import template, units
 
 PROBLEMS_SHOWN = 16
 _TONE = {"regression": "bad", "improvement": "good"}
@@ -21,24 +20,13 @@ _NONE = units.NONE
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (files("edgekit.farm") / "templates" / name).read_text("utf-8")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(units=units)
+    environment = template.environment("edgekit.farm")
     environment.filters["breakable"] = _breakable
     return environment
 
 
 def render_html(report: Mapping[str, Any]) -> str:
     """The page as text."""
-    house = (files("edgekit.report") / "templates" / "report.css").read_text("utf-8")
-    own = (files("edgekit.farm") / "templates" / "farm.css").read_text("utf-8")
     counts, boards = report["counts"], report["boards"]
     models = [_model(name, rows) for name, rows in _by_model(report).items()]
     return str(
@@ -46,7 +34,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         .get_template("farm.html.j2")
         .render(
             report=report,
-            css=f"{house}\n{own}",
+            css=template.style("edgekit.farm", "farm.css"),
             created=_day(report["created"]),
             verdict=verdict(report),
             problems=problems(report),

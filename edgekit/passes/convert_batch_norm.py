@@ -6,8 +6,9 @@ pre-activation ResNet).
 
 from __future__ import annotations
 
+from edgekit.graph.batch_norm import affine
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.passes.fold_batch_norm import affine, has_statistics
+from edgekit.passes.fold_batch_norm import has_statistics
 from edgekit.passes.rewrite import ConstantNames
 
 

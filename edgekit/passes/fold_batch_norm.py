@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from edgekit.graph.batch_norm import affine
 from edgekit.graph.ir import Graph, Node
 from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.passes.rewrite import ConstantNames, bias_name, remove_nodes, scalable, sole_reader
@@ -41,17 +42,6 @@ def fold_batch_norm(graph: Graph) -> int:
 def has_statistics(norm: Node) -> bool:
     """Are all its statistics constants (they are, unless the module computes them from its input)?"""
     return all(v is None or v.is_constant for v in norm.inputs[1:])
-
-
-def affine(norm: Node) -> tuple[torch.Tensor, torch.Tensor]:
-    """A batch_norm node as y = gain * x + shift, float64 (C,) each."""
-    weight, bias, mean, var = (None if v is None else v.data.double() for v in norm.inputs[1:])  # type: ignore[union-attr]
-    assert mean is not None and var is not None
-    gain = torch.rsqrt(var + norm.attrs["eps"])
-    if weight is not None:
-        gain = gain * weight
-    shift = -mean * gain
-    return gain, shift if bias is None else shift + bias
 
 
 def _scale_output(names: ConstantNames, conv: Node, gain: torch.Tensor, shift: torch.Tensor) -> None:

@@ -5,7 +5,7 @@ left.
 """
 
 from edgekit.prune.cut import cut
-from edgekit.prune.groups import Analysis, Closed, Group, Place, Unit, analyse
+from edgekit.prune.groups import Analysis, Closed, Group, Place, analyse
 from edgekit.prune.masked import masked
 
-__all__ = ["Analysis", "Closed", "Group", "Place", "Unit", "analyse", "cut", "masked"]
+__all__ = ["Analysis", "Closed", "Group", "Place", "analyse", "cut", "masked"]

@@ -20,13 +20,6 @@ from edgekit.graph.ir import Graph, Value
 from edgekit.prune.choose import Choice, choose, completed
 
 
-@dataclass(frozen=True)
-class Unit:
-    """The smallest thing that can be removed: one class of elements, id > 0."""
-
-    id: int
-
-
 @dataclass(frozen=True, eq=False)
 class Place:
     """The unit of every index of one dimension of a constant; 0 stays."""
@@ -40,8 +33,8 @@ class Place:
 class Group:
     """Units that compete with each other, since the same parameters make them.
 
-    name: the first of their modules. produces: parameters whose slices make a unit. consumes: those whose
-    slices read it. scales: those that act on it on the way, one number a channel.
+    name: the first of their modules. units: their ids, above 0. produces: parameters whose slices make a
+    unit. consumes: those whose slices read it. scales: those that act on it on the way, one number a channel.
     """
 
     name: str

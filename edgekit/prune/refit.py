@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 
 from edgekit.graph.batch import bytes_per_image
+from edgekit.graph.batch_norm import affine
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import finish, run_node, walk
 from edgekit.prune import rows
@@ -243,7 +244,7 @@ class _Fitter:
         missing = [a - b for a, b in zip(wanted, self.waiting[other], strict=True)]
         if norm is None:
             return missing
-        gain, offset = _affine(norm)
+        gain, offset = (part.to(own[0].dtype) for part in affine(norm))
         shape = [1] * own[0].ndim
         shape[dim] = -1
         usable = (gain.abs() > 1e-4 * gain.abs().max()).reshape(shape)
@@ -316,16 +317,6 @@ class _Moments:
             return weight, shift
         offset = self.mean_target - (self.mean_read[:, None] @ weight)[:, 0]
         return weight, offset.reshape(-1)
-
-
-def _affine(norm: Node) -> tuple[Tensor, Tensor]:
-    """A batch norm as gain * x + offset."""
-    weight, bias, mean, var = (None if v is None or v.data is None else v.data for v in norm.inputs[1:])
-    assert mean is not None and var is not None
-    gain = torch.rsqrt(var + norm.attrs["eps"])
-    gain = gain if weight is None else gain * weight
-    offset = -mean * gain
-    return gain, offset if bias is None else offset + bias
 
 
 def _channel_dim(node: Node) -> int:

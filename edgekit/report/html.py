@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.report import charts, compare, facts, formats, outputs, provenance, sections, units
+from edgekit.report import charts, compare, facts, formats, outputs, provenance, sections, template, units
 from edgekit.report.schema import validate
 
 FLIPPED_SHOWN = 24
@@ -32,18 +32,8 @@ PLACES = {
 
 @cache
 def _environment() -> Any:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(
-        units=units, facts=facts, formats=formats, places=PLACES, output_head=outputs.HEAD
-    )
+    environment = template.environment("edgekit.report")
+    environment.globals.update(facts=facts, formats=formats, places=PLACES, output_head=outputs.HEAD)
     environment.filters["breakable"] = _breakable
     return environment
 
@@ -58,23 +48,25 @@ def render_html(report: dict[str, Any], base: Path | str | None = None) -> str:
     """
     validate(report)
     root = Path(base).resolve() if base is not None else None
-    template = _environment().get_template("report.html.j2")
-    return template.render(
-        report=report,
-        css=(Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8"),
-        verdict=facts.verdict(report),
-        untrained=facts.untrained(report),
-        created=provenance.created(report),
-        targets=[_target(report, name, root) for name in report["artifacts"]],
-        gates=facts.gates_of(report),
-        remarks=facts.remarks_of(report),
-        sections=sections.sections(report),
-        speeds=compare.speeds(report),
-        agreement=compare.agreement(report),
-        delegates=any(a["audit"]["partitions"] is not None for a in report["artifacts"].values()),
-        stages=_stages(report["stages"]),
-        provenance=provenance.provenance(report),
-        about_data=facts.about_data(report),
+    page = _environment().get_template("report.html.j2")
+    return str(
+        page.render(
+            report=report,
+            css=template.read("edgekit.report", "report.css"),
+            verdict=facts.verdict(report),
+            untrained=facts.untrained(report),
+            created=provenance.created(report),
+            targets=[_target(report, name, root) for name in report["artifacts"]],
+            gates=facts.gates_of(report),
+            remarks=facts.remarks_of(report),
+            sections=sections.sections(report),
+            speeds=compare.speeds(report),
+            agreement=compare.agreement(report),
+            delegates=any(a["audit"]["partitions"] is not None for a in report["artifacts"].values()),
+            stages=_stages(report["stages"]),
+            provenance=provenance.provenance(report),
+            about_data=facts.about_data(report),
+        )
     )
 
 

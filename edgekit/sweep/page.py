@@ -8,11 +8,9 @@ timed) to the right; intervals are bars, the front a line.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
-from edgekit.report import units
+from edgekit.report import template, units
 from edgekit.report.facts import METRICS
 from edgekit.report.markdown import code, table, text
 from edgekit.sweep.report import failed
@@ -23,30 +21,13 @@ HEAD = ("", "what", "target", "accuracy", "median", "against the original", "byt
 Report = Mapping[str, Any]
 
 
-@cache
-def _environment() -> Any:
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (files("edgekit.sweep") / "templates" / name).read_text("utf-8")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals.update(units=units)
-    return environment
-
-
 def render_html(report: Report) -> str:
     """The page as text."""
-    house = (files("edgekit.report") / "templates" / "report.css").read_text("utf-8")
-    own = (files("edgekit.sweep") / "templates" / "sweep.css").read_text("utf-8")
-    template = _environment().get_template("sweep.html.j2")
+    page = template.environment("edgekit.sweep").get_template("sweep.html.j2")
     return str(
-        template.render(
+        page.render(
             report=report,
-            css=f"{house}\n{own}",
+            css=template.style("edgekit.sweep", "sweep.css"),
             title=title(report),
             sentence=sentence(report),
             chart=chart(report["rows"]),

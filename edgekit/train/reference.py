@@ -39,6 +39,8 @@ from torch.nn import functional as F
 
 from edgekit.data.shapes import EMBEDDED, HARD, ShapeSet
 from edgekit.errors import UnknownModelError, did_you_mean
+from edgekit.train import layers
+from edgekit.train.data import normalised
 from edgekit.train.distillation import distillation_loss
 from edgekit.train.muon import Muon
 from edgekit.train.schedules import cosine_rate, progressive_stage
@@ -61,7 +63,7 @@ class Plan:
     """How models of one set are trained and judged.
 
     stages: from nothing; the zoom keeps a figure about as many pixels wide in every stage: what is learned at
-    64 then carries over. resumed: from a checkpoint. folder: where the shipped ones lie.
+    64 then carries over. resumed: from a checkpoint.
     """
 
     images: ShapeSet
@@ -69,7 +71,6 @@ class Plan:
     evaluation: int
     stages: tuple[Stage, ...]
     resumed: tuple[Stage, ...]
-    folder: Path
 
 
 PLANS = {
@@ -85,7 +86,6 @@ PLANS = {
             (0.22, 224, 2000, 32, 1.0, 1.0),
         ),
         resumed=((1.0, 224, 6000, 32, 1.0, 1.0),),
-        folder=REFERENCE_DIR,
     ),
     HARD.name: Plan(
         HARD,
@@ -98,7 +98,6 @@ PLANS = {
             (0.27, 160, 8000, 48, 1.0, 1.0),
         ),
         resumed=((0.4, 128, 12000, 64, 1.0, 1.25), (0.6, 160, 8000, 48, 1.0, 1.0)),
-        folder=REFERENCE_DIR / "hard",
     ),
 }
 RESUMED_PROGRESS = 0.65  # where a continued run enters the rate's schedule
@@ -142,13 +141,6 @@ def carry_over(model: nn.Module, start: nn.Module) -> None:
     state = model.state_dict()
     for name, tensor in start.state_dict().items():
         state[name][: len(tensor)].copy_(tensor) if tensor.ndim else state[name].copy_(tensor)
-
-
-def _to_input(images: torch.Tensor, mean: tuple, std: tuple) -> torch.Tensor:
-    """uint8 (N, H, W, 3) -> normalised float32 (N, 3, H, W), channels last in memory."""
-    scale = torch.tensor([1.0 / (255.0 * s) for s in std], device=images.device)
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=images.device)
-    return (images * scale - shift).permute(0, 3, 1, 2)
 
 
 def _pool(
@@ -203,26 +195,17 @@ def accuracy(model: nn.Module, mean: tuple, std: tuple, plan: Plan) -> float:
     count = plan.evaluation
     for start in range(0, count, 100):
         images, labels = plan.images.generate("evaluation", min(100, count - start), plan.resolution, start)
-        logits = model(_to_input(torch.from_numpy(images).to(device), mean, std))
+        logits = model(normalised(torch.from_numpy(images).to(device), mean, std))
         right += int((logits.argmax(1).cpu() == torch.from_numpy(labels)).sum())
     return right / count
 
 
-@torch.no_grad()
 def recalibrate_batch_norm(model: nn.Module, images: np.ndarray, mean: tuple, std: tuple) -> None:
     """Replace running statistics by their plain average over `images` at the resolution of use."""
     device = next(model.parameters()).device
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    kept = [m.momentum for m in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # cumulative average
-    model.train()
-    for begin in range(0, len(images) - 63, 64):
-        model(_to_input(torch.from_numpy(images[begin : begin + 64]).to(device), mean, std))
-    model.eval()
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum = momentum
+    starts = range(0, len(images) - 63, 64)
+    batches = (torch.from_numpy(images[begin : begin + 64]).to(device) for begin in starts)
+    layers.recalibrate(model, ((normalised(pixels, mean, std),) for pixels in batches))
 
 
 def _optimizers(model: nn.Module) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -303,12 +286,12 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate * peak
         model.train()
-        logits = model(_to_input(pixels, mean, std))
+        logits = model(normalised(pixels, mean, std))
         if teacher is None:
             loss = F.cross_entropy(logits, classes, label_smoothing=LABEL_SMOOTHING)
         else:
             with torch.inference_mode():
-                answers = teacher(_to_input(pixels, *teacher_input))
+                answers = teacher(normalised(pixels, *teacher_input))
             loss = distillation_loss(logits, answers.clone(), classes, 2.0, 0.7, LABEL_SMOOTHING)
         loss.backward()
         for optimizer, _ in optimizers:

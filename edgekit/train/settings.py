@@ -8,7 +8,7 @@ killed end with the bytes of one that was not.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from edgekit.errors import UsageError, did_you_mean
@@ -166,8 +166,3 @@ class Settings:
         """What of the settings decides the weights that come out; threads are recorded by the run."""
         aside = ("threads", "device", "checkpoint_seconds")
         return {key: value for key, value in self.to_dict().items() if key not in aside}
-
-
-def setting_names() -> tuple[str, ...]:
-    """The names that `Settings` takes."""
-    return tuple(field.name for field in fields(Settings))
