@@ -130,7 +130,9 @@ def build(
     lite: Annotated[
         str | None,
         typer.Option(
-            "--lite", metavar="[=STEPS]", help="Surgery: no-se,relu6,3x3 (all without a value), or auto."
+            "--lite",
+            metavar="[=STEPS]",
+            help="Surgery: no-se,relu6,3x3 (all without a value), or auto. Refused: not in this edgekit yet.",
         ),
     ] = None,
     prune: Annotated[
@@ -138,13 +140,16 @@ def build(
         typer.Option(
             "--prune",
             metavar="BUDGET",
-            help="0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE, dead.",
+            help="0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE, dead. "
+            "Refused: not in this edgekit yet.",
         ),
     ] = None,
     train: Annotated[
         str | None,
         typer.Option(
-            "--train", metavar="[=HOW]", help="Train what is built: 20min, 500steps or FILE.py:FUNCTION."
+            "--train",
+            metavar="[=HOW]",
+            help="20min, 500steps or FILE.py:FUNCTION. Refused: not in this edgekit yet.",
         ),
     ] = None,
     calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,

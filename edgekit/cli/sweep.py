@@ -36,12 +36,14 @@ def sweep(
         typer.Option(
             "--grid",
             metavar="KEY=A,B,C",
-            help="A setting of the recipe (prune.macs=0.5,0.7), or a step (prune=0.5,dead,off; "
-            "lite=off,no-se+relu6); repeat for every combination.",
+            help="A setting of the recipe (quantize.profile=fast,thorough); repeat for every combination.",
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option("--budget", metavar="3ms,4ms", help="Pruned to each of these latencies.")
+        str | None,
+        typer.Option(
+            "--budget", metavar="3ms,4ms", help="Pruned to each of these latencies. Refused: not yet."
+        ),
     ] = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help="As in build; repeat for several.")

@@ -2,7 +2,7 @@
 
 `embedded` has 24 kinds of figure. `embedded-hard` has 40, most with a near relative among the others, and
 smaller, fainter, more cluttered and more occluded, with smaller figures of other kinds strewn about: small
-trained networks are right in seven to nine pictures of ten, so that what compression costs can be seen.
+trained networks are right in six to eight pictures of ten, so that what compression costs can be seen.
 
 In: a split, a range of indices and a resolution. Out: uint8 images (N, H, W, 3) and int64 labels (N,).
 
