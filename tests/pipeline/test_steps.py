@@ -156,7 +156,8 @@ def test_a_killed_step_goes_on_where_it_was(tmp_path, folder):
     ]  # fmt: skip
 
     def run(kill_at):
-        environment = {**os.environ, "KILL_AT": str(kill_at)}
+        # as the command line does before torch is loaded: else the threads, and the key, follow the load
+        environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "KILL_AT": str(kill_at)}
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
     assert run(2).returncode == -signal.SIGKILL

@@ -14,6 +14,7 @@ from tests.train.networks import small, striped
 
 SETTINGS = {
     "steps": 120,
+    "threads": 1,  # both processes must sum alike: each has a number of its own by default
     "batch": 8,
     "optimizer": "muon",
     "mixup": 0.2,
