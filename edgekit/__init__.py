@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from edgekit.graph.module import GraphModule
     from edgekit.pipeline.pipeline import Run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build"]
+__all__ = ["__version__", "build", "graph_module"]
 
 
 def build(
@@ -65,3 +66,19 @@ def build(
         settings=settings if task == "auto" else {"task": {"name": task}, **settings},
         original=original,
     )
+
+
+def graph_module(module: Any, example: Any) -> GraphModule:
+    """The captured graph of a module as a module that trains.
+
+    Args:
+        module: an nn.Module in eval mode; it is not changed, nothing is shared with it.
+        example: float32 (1, C, H, W), or one such tensor an input.
+    Returns: an nn.Module with the original's parameters and running statistics under their paths; its
+        `to_graph()` gives the graph with the present weights.
+    Raises: CaptureError for what cannot be captured.
+    """
+    from edgekit.capture import capture
+    from edgekit.graph.module import as_module
+
+    return as_module(capture(module, example, training=True))

@@ -13,6 +13,7 @@ from graphs import Apply, chain, noise, randomize
 from torch import nn
 from torchvision import models
 
+import edgekit
 from edgekit.capture import capture
 from edgekit.errors import GraphError
 from edgekit.graph.file import graph_hash, load, save
@@ -66,6 +67,13 @@ def follow(original: nn.Module, module: nn.Module, *inputs: torch.Tensor, steps:
         m.eval()
     for ours_, theirs_ in zip(leaves(module(*batch)), leaves(original(*batch)), strict=True):
         torch.testing.assert_close(ours_, theirs_, rtol=1e-9, atol=1e-11)
+
+
+def test_the_public_function() -> None:
+    original = net()
+    module = edgekit.graph_module(original, X)
+    assert module.state_dict().keys() == original.state_dict().keys()
+    follow(original, module, noise(4, 3, 8, 8))
 
 
 # state
