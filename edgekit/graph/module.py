@@ -172,6 +172,19 @@ class GraphModule(nn.Module):
         y = y if weight is None else y * weight
         return y if bias is None else y + bias
 
+    def readers(self) -> list[tuple[Node, tuple[str | None, ...]]]:
+        """The nodes that read parameters, in program order, with each input's path where it is one.
+
+        For those who ask what a parameter does: the nodes are not to be changed.
+        """
+        names = dict(self.named_parameters())
+        found = []
+        for node in self._graph.nodes:
+            paths = [None if value is None else self._paths.get(value) for value in node.inputs]
+            if any(path in names for path in paths):
+                found.append((node, tuple(path if path in names else None for path in paths)))
+        return found
+
     def to_graph(self) -> Graph:
         """A new graph with the present weights and statistics, float32 on the CPU."""
         graph = self._graph.copy()

@@ -21,6 +21,7 @@ from edgekit.report import compare, facts, formats, outputs, units
 _COLUMNS = 2  # so many targets stand side by side; more of them are rows
 _PAIRS = 3
 _WHOLE_ROW = 160
+_WORTH_SAYING_S = 10.0
 _MARKS = {True: ("✓", "green"), False: ("✗", "red"), None: ("-", "dim")}
 
 
@@ -33,10 +34,21 @@ class Line:
         self.began = time.perf_counter()
         self._spinner = Spinner("dots")
         self._share: float | None = None
+        self._first: tuple[float, float] | None = None  # the share it began with, and when
 
     def advance(self, done: int, total: int) -> None:
         """`done` of `total` pieces are finished."""
-        self._share = done / total if total else None
+        before, self._share = self._share, done / total if total else None
+        if self._share is not None and (before is None or self._share < before):
+            self._first = self._share, time.perf_counter()
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the end at the pace so far; None while there is none, and below ten seconds."""
+        if self._share is None or self._first is None or self._share <= self._first[0]:
+            return None
+        start, began = self._first
+        left = (now - began) * (1.0 - self._share) / (self._share - start)
+        return left if left >= _WORTH_SAYING_S else None
 
     def __rich_console__(self, _console: Console, _options: Any) -> Iterator[Any]:
         took = time.perf_counter() - self.began
@@ -48,6 +60,9 @@ class Line:
         )
         if self._share is not None:
             row.append(f"  {self._share:4.0%}", "cyan")
+            left = self.left(time.perf_counter())
+            if left is not None:
+                row.append(f"  {units.seconds(left)} left", "dim")
         yield row
 
 

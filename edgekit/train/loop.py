@@ -70,9 +70,7 @@ def fit(
         objective: computes the loss from the module it closes over. identity: what it depends on, as JSON.
         teachers: modules that it asks besides: put on the device and into eval mode.
     """
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("train: no GPU that torch can use: device 'cpu' or 'auto'")
-    device = torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = chosen_device(settings)
     whole = {
         **identity,
         "settings": settings.identity,
@@ -105,6 +103,13 @@ def fit(
         _means(run.losses),
         weights_sha256(module),
     )
+
+
+def chosen_device(settings: Settings) -> torch.device:
+    """Where a training runs. Raises: UsageError for a GPU that is not there."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("train: no GPU that torch can use: device 'cpu' or 'auto'")
+    return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 class _Run:

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgekit.train.layers import depths
+from edgekit.train.layers import depths, matrices
 from edgekit.train.muon import Muon
 from edgekit.train.settings import Settings
 
 # Muon's update has AdamW's usual size; from fresh weights several times AdamW's rate is best.
 MUON_TIMES = 7.5
-_FEW_CHANNELS = 3  # a stem's make no matrix worth orthogonalising
 _LARGEST_SIDE = 768  # of the smaller side: its cube is what a step costs
 
 
@@ -32,12 +31,12 @@ def make_optimizers(
 ) -> list[torch.optim.Optimizer]:
     """One optimizer, two for muon; the rates of their groups are set by `set_rates`."""
     depth = depths(module)
-    matrices = _matrices(module) if settings.optimizer == "muon" else set()
+    orthogonal = _matrices(learning, module) if settings.optimizer == "muon" else set()
     main: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     muon: dict[float, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in learning.items():
         share = depth_factor(depth.get(name, 1.0), settings.rates)
-        if name in matrices:
+        if name in orthogonal:
             muon[share].append(parameter)
         else:
             main[share, parameter.ndim > 1].append(parameter)
@@ -68,20 +67,7 @@ def set_rates(optimizers: list[torch.optim.Optimizer], share: float) -> None:
             group["lr"] = share * group["peak"]
 
 
-def _matrices(module: nn.Module) -> set[str]:
-    """Weights for Muon: of full convolutions with more than a stem's channels, and of hidden linear layers.
-
-    A convolution with a bias is squeeze-and-excitation: large matrices that gain little. The last linear
-    layer is a classifier, whose rows are not to be of one length.
-    """
-    names, linear = set(), []
-    for name, part in module.named_modules():
-        full = isinstance(part, nn.Conv2d) and part.groups == 1 and part.in_channels > _FEW_CHANNELS
-        if full and part.bias is None:
-            names.add(f"{name}.weight")
-        elif isinstance(part, nn.Linear):
-            linear.append(f"{name}.weight")
-    sides = {
-        name: min(weight.flatten(1).shape) for name, weight in module.named_parameters() if weight.ndim > 1
-    }
-    return {name for name in names | set(linear[:-1]) if sides.get(name, 0) in range(1, _LARGEST_SIDE + 1)}
+def _matrices(learning: dict[str, nn.Parameter], module: nn.Module) -> set[str]:
+    """The weights that Muon takes: matrices whose smaller side is not too large."""
+    sides = {name: min(learning[name].flatten(1).shape) for name in matrices(module) & set(learning)}
+    return {name for name, side in sides.items() if side <= _LARGEST_SIDE}

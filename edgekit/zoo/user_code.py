@@ -1,7 +1,7 @@
-"""`file.py:function`: a model from the user's own code.
+"""`file.py:function`: a model from the user's own code, or another thing that the code does.
 
-The function is called without arguments (with `num_classes` when that was asked for) and returns an
-nn.Module. The module may carry `preprocessing` (a Preprocessing, or a dict of its fields), `class_names`,
+The function of a model is called without arguments (with `num_classes` when that was asked for) and returns
+an nn.Module. The module may carry `preprocessing` (a Preprocessing, or a dict of its fields), `class_names`,
 and `untrained = True` when its weights are fresh.
 """
 
@@ -39,14 +39,10 @@ def load_user_code(
         UsageError: the code raised, or returned no nn.Module.
         WeightsError: weights that this model cannot have.
     """
-    file, colon, function = spec.rpartition(":")
-    if not colon or not function.isidentifier():
-        raise UsageError(f"{spec}: which function returns the module?: file.py:function")
+    path, function = _parted(spec, "returns the module")
     if weights in ("imagenet", "reference"):
         raise WeightsError(f"{spec}: there are no {weights} weights for your own code: auto, random or FILE")
-    path = user_path(file)
-    if not path.is_file():
-        raise UnknownModelError(f"{path}: no such file: file.py:function")
+    _require_file(path)
     with torch.random.fork_rng(devices=[]), _importable(path.parent):
         torch.manual_seed(seed)
         module = _call(_import(path), function, spec, num_classes)
@@ -73,6 +69,40 @@ def load_user_code(
     shape = (1, 3, side, side)
     name = escaped(f"{path.stem}.{function}")
     return Model(name, "file", module, preprocessing, tuple(names) if names else None, record, shape)
+
+
+def call_function(spec: str, purpose: str, *arguments: Any) -> Any:
+    """What a function of the user's own code returns for `arguments`.
+
+    Args:
+        spec: file.py:function. purpose: what it is for, to be said of one that is not there: "trains".
+
+    Raises:
+        UnknownModelError: no such file or function.
+        UsageError: the code raised.
+    """
+    path, function = _parted(spec, purpose)
+    _require_file(path)
+    with _importable(path.parent):
+        found = _find(_import(path), function, spec, f"one that {purpose}")
+        try:
+            return found(*arguments)
+        except EdgekitError:
+            raise
+        except Exception as error:
+            raise UsageError(f"{spec}: raised {_line(error)}: a function that {purpose}") from error
+
+
+def _parted(spec: str, purpose: str) -> tuple[Path, str]:
+    file, colon, function = spec.rpartition(":")
+    if not colon or not function.isidentifier():
+        raise UsageError(f"{spec}: which function {purpose}?: file.py:function")
+    return user_path(file), function
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise UnknownModelError(f"{path}: no such file: file.py:function")
 
 
 @contextmanager
@@ -114,12 +144,17 @@ def _import(path: Path) -> Any:
     return loaded
 
 
-def _call(loaded: Any, function: str, spec: str, num_classes: int | None) -> nn.Module:
+def _find(loaded: Any, function: str, spec: str, accepted: str) -> Any:
     found = getattr(loaded, function, None)
     if found is None or not callable(found):
         known = [k for k, v in vars(loaded).items() if callable(v) and not k.startswith("_")]
         near = did_you_mean(function, known) or f"; it has {', '.join(known[:5]) or 'none'}"
-        raise UnknownModelError(f"{spec}: no function '{function}'{near}: one that returns an nn.Module")
+        raise UnknownModelError(f"{spec}: no function '{function}'{near}: {accepted}")
+    return found
+
+
+def _call(loaded: Any, function: str, spec: str, num_classes: int | None) -> nn.Module:
+    found = _find(loaded, function, spec, "one that returns an nn.Module")
     if isinstance(found, nn.Module):
         module: Any = found
     else:

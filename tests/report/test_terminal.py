@@ -10,6 +10,7 @@ from rich.console import Console
 from test_html import hostile
 from test_schema import minimal
 
+from edgekit.report import terminal
 from edgekit.report.inspect import print_audit
 from edgekit.report.terminal import Progress, models_table, print_summary
 from edgekit.targets import words_of
@@ -198,3 +199,19 @@ def test_models_table() -> None:
     out = console()
     models_table([Row()], out)
     assert "mobilenet_v3_large[x]" in printed(out) and "5.48 M" in printed(out) and "0.217" in printed(out)
+
+
+def test_a_line_says_how_long_is_left(monkeypatch):
+    """From the pace since its first share: what was there before (a resumed training) took no time of it."""
+    now = [100.0]
+    monkeypatch.setattr(terminal.time, "perf_counter", lambda: now[0])
+    line = terminal.Line("train")
+    line.advance(40, 100)
+    assert line.left(now[0]) is None
+    now[0] = 130.0
+    line.advance(50, 100)
+    assert line.left(now[0]) == pytest.approx(150.0)
+    line.advance(99, 100)
+    assert line.left(now[0]) is None  # less than ten seconds
+    line.advance(0, 10)
+    assert line.left(now[0]) is None
