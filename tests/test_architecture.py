@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "edgekit.capture.onnx",
     },  # a file is its graph
     "edgekit.train": CORE | {"edgekit.data", "edgekit.files", "edgekit.zoo"},
-    "edgekit.surgery": CORE,
+    "edgekit.surgery": CORE | {"edgekit.passes"},
     "edgekit.prune": CORE | {"edgekit.cost.static"},
     "edgekit.runtimes": CORE | {"edgekit.lower"},
     "edgekit.cost": CORE,
