@@ -43,7 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.surgery": CORE | {"edgekit.passes"},
     "edgekit.prune": CORE | {"edgekit.cost.static"},
     "edgekit.runtimes": CORE | {"edgekit.lower"},
-    "edgekit.cost": CORE,
+    "edgekit.cost": CORE
+    | {"edgekit.files", "edgekit.passes", "edgekit.quantize", "edgekit.targets", "edgekit.lower"}
+    | {"edgekit.runtimes", "edgekit.device"},
+    "edgekit.cost.static": CORE,
     "edgekit.runtimes.registry": set(),  # names and where they lead, imported by whoever asks
     "edgekit.tasks": {"edgekit.errors"},
     "edgekit.verify": CORE | {"edgekit.tasks", "edgekit.targets", "edgekit.lower", "edgekit.runtimes"},

@@ -30,6 +30,7 @@ MOUNTED = {
     "farm": "edgekit.cli.farm",
     "sweep": "edgekit.cli.sweep",
     "cache": "edgekit.cli.cache",
+    "cost": "edgekit.cli.cost",
 }
 
 

@@ -38,6 +38,10 @@ class QuantParams:
         if not all(0.0 < s < float("inf") for s in self.scale):
             raise GraphError(f"[quant] scales must be positive and finite, got {self.scale[:4]}")
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> QuantParams:
+        """Itself: nothing in it changes, and its thousands of numbers need not be visited one by one."""
+        return self
+
 
 @dataclass(eq=False)
 class Value:

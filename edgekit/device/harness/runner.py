@@ -9,6 +9,8 @@ ours. As mode
     check      versions of Python, numpy and the runtime; with "delegate", whether it can be had
     measure    raw nanoseconds of every file in turns (A B, B A): "samples", "seconds", "max_seconds",
                "warmup", "warmup_seconds"; with "starts", when each sample began
+    copies     {"archive": X.zip, "units": {name: copies}, "rounds", "order"}: what further copies of a part
+               of a network take, from NAME.1 and NAME.n of the archive, which hold it once and that often
     memory     peak memory of one file in this fresh process, above what the runtime itself takes
     outputs    {"inputs": X.npz, "outputs": Y.npz}: arrays "0", "1", ... (N, ...) through one file, bit by bit
 
@@ -22,8 +24,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import random
 import sys
 import time
+import zipfile
 
 MIN_ROUNDS = 5
 
@@ -51,7 +55,7 @@ class LiteRT:
             self.module.load_delegate(delegate)
 
     def open(self, path, threads, delegate, properties):
-        options = {"model_path": path, "num_threads": threads}
+        options = {"model_content" if isinstance(path, bytes) else "model_path": path, "num_threads": threads}
         kinds = self.module.OpResolverType
         if delegate == "none":
             options["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -304,6 +308,71 @@ def measure(runtime, job):
     return {"warmup_rounds": rounds, "began_at_s": uptime, "files": files}
 
 
+def copies(runtime, job):
+    """Two files in turns, pair after pair: neighbours decide how warm weights are."""
+    order = sorted(job["units"])
+    random.Random(job["order"]).shuffle(order)
+    units = {}
+    with zipfile.ZipFile(job["archive"]) as archive:
+
+        def opened(name):
+            asked = {"path": archive.read(name), "delegate": job["delegate"], "properties": {}}
+            return load(runtime, asked, job)[0]
+
+        reference = opened("reference")
+        for name in order:
+            more = job["units"][name] - 1
+            once, often = opened(name + ".1"), opened(name + ".n") if more else None
+            units[name] = dict((often or once).proof(), **rounds_of(once, often, reference, job["rounds"]))
+        return {"units": units, "reference": reference.proof()}
+
+
+def rounds_of(once, often, reference, rounds):
+    """Medians in nanoseconds over rounds in which nothing interrupted this thread, as far as there are any.
+
+    The reference runs beside them, always the same: by it the clock of the moment can be told. It and a file
+    that is alone run twice a round and the second run counts, as that finds its own things in the caches.
+    """
+    turn = [(once, "once"), (often, "often")] if often else [(once, "before"), (once, "once")]
+    rounds *= 1 if often else 3  # a whole network has no difference in which errors cancel
+    for model, _ in turn * 2:
+        model.run()
+    quiet: list = []
+    disturbed: list = []
+    while len(quiet) < rounds and len(disturbed) < 5 * rounds:
+        if often:
+            random.shuffle(turn)
+        taken, before = {}, preemptions()
+        for model, name in [(reference, "cold"), (reference, "reference"), *turn]:
+            start = time.perf_counter_ns()
+            model.run()
+            taken[name] = time.perf_counter_ns() - start
+        (quiet if preemptions() == before else disturbed).append(taken)
+    rows = quiet if len(quiet) == rounds else quiet + disturbed
+    found = {
+        "once_ns": median([row["once"] for row in rows]),
+        "reference_ns": median([row["reference"] for row in rows]),
+        "quiet": len(quiet),
+    }
+    if often:
+        found["more_ns"] = median([row["often"] - row["once"] for row in rows])
+    return found
+
+
+def preemptions():
+    """How often this thread had to leave its core; always 0 where the system does not tell."""
+    import resource
+
+    which = getattr(resource, "RUSAGE_THREAD", None)
+    return 0 if which is None else resource.getrusage(which).ru_nivcsw
+
+
+def median(numbers):
+    ordered = sorted(numbers)
+    middle = len(ordered) // 2
+    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+
+
 def seconds_since_boot():
     try:
         with open("/proc/uptime") as file:
@@ -370,8 +439,8 @@ RUNTIMES: dict = {"litert": LiteRT, "onnxruntime": OnnxRuntime, "openvino": Open
 def main():
     job = json.loads(sys.argv[1])
     runtime = RUNTIMES[job["runtime"]]() if "runtime" in job else None
-    mode = {"check": check, "measure": measure, "memory": memory, "outputs": outputs}[job["mode"]]
-    result = mode(runtime, job)
+    modes = {"check": check, "measure": measure, "copies": copies, "memory": memory, "outputs": outputs}
+    result = modes[job["mode"]](runtime, job)
     if runtime is not None:
         result["runtime"] = runtime.name
         result["version"] = runtime.version()

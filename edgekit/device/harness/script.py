@@ -38,6 +38,27 @@ class ScriptHarness(Harness):
         job = {"files": dict(task.files), "starts": task.starts, **_common(task)}
         return file_runs(self._call(board, measuring(task.profile) | job, None))
 
+    def copies(
+        self, board: Board, archive: Path, units: Mapping[str, int], rounds: int, order: int, task: Task
+    ) -> dict[str, Any]:
+        """What further copies of each unit take, in one fresh process: name -> what the script says of it.
+
+        Args:
+            archive: a .zip of "reference", which runs beside all of them, and of NAME.1 and NAME.n, files
+                that hold the unit once and `units[NAME]` times.
+            order: seed of the order in which they are timed.
+        Raises: InvalidMeasurementError when the delegate does not take the reference.
+        """
+        asked = {"archive": board.transport.push(archive), "units": dict(units), "rounds": rounds}
+        found = self._call(board, {"mode": "copies", "order": order, **asked, **_common(task)}, None)
+        ran = found["reference"]["delegate"]
+        if ran != task.delegate:
+            raise InvalidMeasurementError(
+                f"{board.device.id}: delegate {task.delegate} did not run the reference: {ran}",
+                device=board.device.id,
+            )
+        return dict(found["units"])
+
     def memory(self, board: Board, path: str, task: Task) -> Memory:
         found = self._call(board, {"mode": "memory", "files": {"model": path}, **_common(task)}, None)
         return Memory(found["peak_bytes"], found["method"])

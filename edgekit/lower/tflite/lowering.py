@@ -20,7 +20,7 @@ from edgekit.lower.tflite import (  # noqa: F401 (each fills the lowering table)
     pooling,
     resize,
 )
-from edgekit.lower.tflite.builder import Signature, Tensor, pack
+from edgekit.lower.tflite.builder import Operator, Signature, Tensor, pack
 from edgekit.lower.tflite.context import CHECKS, LOWERINGS, Context
 from edgekit.lower.tflite.layout import NHWC
 from edgekit.targets import Target
@@ -50,19 +50,7 @@ def lower(
         same.
     Raises: UnsupportedError naming every node at once, UsageError for an I/O type the target does not take.
     """
-    table.refuse(unsupported(graph, target), target)
-    io_dtype = table.checked_io(target, io_dtype)
-    ctx = Context(graph, target, exposed=frozenset(graph.value(name) for name in outputs_also))
-    inputs = [(_key(value), _input(ctx, value, io_dtype)) for value in graph.inputs]
-    ctx.run()
-    ctx.node, ctx.node_index = None, -1
-    outputs: list[tuple[str, Tensor]] = []
-    for value in graph.outputs:
-        ctx.node = ctx.producers.get(value)  # what a conversion at the edge is put down to
-        outputs.append((_key(value), _output(ctx, value, io_dtype, [t for _, t in (*inputs, *outputs)])))
-    for value in ctx.exposed_in_order():
-        if value not in graph.outputs and value not in graph.inputs:
-            outputs.append((_key(value), ctx.stored[value][0]))
+    ctx, inputs, outputs = _written(graph, target, io_dtype, outputs_also)
     data = pack(
         ctx.operators,
         Signature(inputs, _unique(outputs)),
@@ -85,6 +73,34 @@ def lower(
         outputs=tuple(key for key, _ in outputs),
         ports=_ports(graph, inputs, outputs),
     )
+
+
+def operators(graph: Graph, target: Target, io_dtype: str | None = None) -> tuple[list[Operator], Signature]:
+    """What the file of a prepared graph runs, with its inputs and outputs: `lower` before it is packed.
+
+    Raises: as `lower`.
+    """
+    ctx, inputs, outputs = _written(graph, target, io_dtype, ())
+    return ctx.operators, Signature(inputs, _unique(outputs))
+
+
+def _written(
+    graph: Graph, target: Target, io_dtype: str | None, outputs_also: tuple[str, ...]
+) -> tuple[Context, list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
+    table.refuse(unsupported(graph, target), target)
+    io_dtype = table.checked_io(target, io_dtype)
+    ctx = Context(graph, target, exposed=frozenset(graph.value(name) for name in outputs_also))
+    inputs = [(_key(value), _input(ctx, value, io_dtype)) for value in graph.inputs]
+    ctx.run()
+    ctx.node, ctx.node_index = None, -1
+    outputs: list[tuple[str, Tensor]] = []
+    for value in graph.outputs:
+        ctx.node = ctx.producers.get(value)  # what a conversion at the edge is put down to
+        outputs.append((_key(value), _output(ctx, value, io_dtype, [t for _, t in (*inputs, *outputs)])))
+    for value in ctx.exposed_in_order():
+        if value not in graph.outputs and value not in graph.inputs:
+            outputs.append((_key(value), ctx.stored[value][0]))
+    return ctx, inputs, outputs
 
 
 def _ports(graph: Graph, inputs: list[tuple[str, Tensor]], outputs: list[tuple[str, Tensor]]) -> Ports:

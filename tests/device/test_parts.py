@@ -1,0 +1,67 @@
+"""Parts of networks on a board at the end of a wire."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from boards import Board, leftovers
+
+from edgekit.device.inventory import Device, Limits
+from edgekit.device.parts import Part, Timer, on_board
+from edgekit.errors import InfrastructureError, InvalidMeasurementError, UsageError
+
+
+@pytest.fixture
+def device(pi: Board) -> Iterator[Device]:
+    limits = Limits(cool_down_s=0.0)
+    yield Device(
+        "pi4-a", "raspberry_pi", pi.transport, python=sys.executable, base=str(pi.base), limits=limits
+    )
+    (pi.root / "throttled").write_text("0x0\n")
+    assert leftovers(pi.base) == []
+
+
+@pytest.fixture
+def model(models: dict[str, Path]) -> bytes:
+    return models["tflite-int8"].read_bytes()
+
+
+def test_parts_and_wholes_are_timed_beside_the_reference(device: Device, model: bytes) -> None:
+    def work(timer: Timer) -> None:
+        found = timer.time([Part("part", model, model, 2), Part("whole", model)])
+        assert set(found) == {"part", "whole"}
+        assert found["whole"].ns > 0 and found["whole"].reference_ns > 0
+        assert {time.delegate for time in found.values()} == {"xnnpack"}
+        assert timer.runtime.version and timer.facts["machine"] and len(timer.fingerprint) == 16
+
+    on_board(device, model, work)
+
+
+def test_a_board_that_stays_throttled_gives_no_times(pi: Board, device: Device, model: bytes) -> None:
+    (pi.root / "throttled").write_text("0x50005\n")
+    with pytest.raises(InvalidMeasurementError, match=r"pi4-a: throttled.*keeps its clocks"):
+        on_board(device, model, lambda timer: timer.time([Part("whole", model)]))
+
+
+def test_a_lost_link_costs_an_attempt_and_what_is_known_is_kept(device: Device, model: bytes) -> None:
+    known: dict[str, object] = {}
+    said: list[str] = []
+
+    def work(timer: Timer) -> int:
+        if not known:
+            known.update(timer.time([Part("whole", model)]))
+            raise InfrastructureError("pi4-a: the link is lost", device="pi4-a")
+        return len(known)
+
+    assert on_board(device, model, work, progress=said.append) == 1
+    assert said == ["attempt 1 of 3: pi4-a: the link is lost"]
+
+
+def test_tools_that_time_whole_files_are_refused(device: Device, model: bytes) -> None:
+    with pytest.raises(UsageError, match="benchmark_model times whole files: litert"):
+        on_board(device, model, lambda timer: None, runtime="benchmark_model")
+    with pytest.raises(UsageError, match="threads = 0"):
+        on_board(device, model, lambda timer: None, threads=0)
