@@ -500,6 +500,9 @@ class _Replay:
     def _count(self, tag: Tag, dim: int, start: int, end: int) -> int:
         """How many of a stretch of a dimension are left, on every line that is."""
         kept = self.kept(tag)
+        others = tuple(d for d in range(tag.ndim) if d != dim)
+        if any(tag.shape[d] > 1 for d in range(dim + 1, tag.ndim)):  # lines lie inside: whole indices go
+            return int(kept.take(range(start, end), dim).any(others).sum())
         counts = kept.take(range(start, end), dim).sum(dim)[kept.any(dim)]
         if counts.size and (counts != counts.flat[0]).any():
             raise Conflict("its lines would have different lengths")

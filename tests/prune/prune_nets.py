@@ -131,6 +131,126 @@ class UNet(nn.Module):
         return self.out(F.relu(self.last(torch.cat([skip, up], 1))))
 
 
+class Attention(nn.Module):
+    """A vision transformer: class token, position embedding, one layer for q, k and v, layer scale."""
+
+    heads, dim = 3, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        width, inner = 18, self.heads * self.dim
+        self.patches = nn.Conv2d(3, width, 4, stride=4)
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.position = nn.Parameter(torch.randn(1, 17, width))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.qkv, self.proj = nn.Linear(width, 3 * inner), nn.Linear(inner, width)
+        self.up, self.down = nn.Linear(width, 20), nn.Linear(20, width)
+        self.scale = nn.Parameter(torch.rand(width) + 0.5)
+        self.head = nn.Linear(width, 5)
+
+    def attend(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(x.transpose(1, 2).reshape(n, length, -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+        x = x + self.scale * self.attend(self.norms[0](x))
+        x = x + self.down(F.gelu(self.up(self.norms[1](x))))
+        return self.head(self.norms[2](x)[:, 0])
+
+
+class Windows(nn.Module):
+    """Shifted windows with a bias for each head and position, then four neighbours merged into one."""
+
+    heads, dim = 3, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        width, inner = 12, self.heads * self.dim
+        self.patches = nn.Conv2d(3, width, 2, stride=2)
+        self.norm, self.qkv, self.proj = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 3 * inner),
+            nn.Linear(inner, width),
+        )
+        self.table = nn.Parameter(torch.randn(49, self.heads))
+        at = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")).flatten(1)
+        self.register_buffer(
+            "index", ((at[:, :, None] - at[:, None]) + 3).mul(torch.tensor([7, 1])[:, None, None]).sum(0)
+        )
+        self.merged, self.reduce = nn.LayerNorm(4 * width), nn.Linear(4 * width, 16, bias=False)
+        self.head = nn.Linear(16, 5)
+
+    def attend(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        qkv = self.qkv(x).reshape(n, length, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv[0] * self.dim**-0.5, qkv[1], qkv[2]
+        bias = self.table[self.index.view(-1)].view(length, length, -1).permute(2, 0, 1)
+        scores = (q @ k.transpose(-2, -1) + bias[None]).softmax(-1)
+        return self.proj((scores @ v).transpose(1, 2).reshape(n, length, -1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).permute(0, 2, 3, 1)  # (N, 8, 8, C)
+        y = torch.roll(self.norm(x), (-2, -2), (1, 2))
+        y = y.view(-1, 2, 4, 2, 4, y.shape[-1]).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, y.shape[-1])
+        y = self.attend(y).view(-1, 2, 2, 4, 4, x.shape[-1]).permute(0, 1, 3, 2, 4, 5).reshape(x.shape)
+        x = x + torch.roll(y, (2, 2), (1, 2))
+        x = torch.cat([x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)], -1)
+        return self.head(self.reduce(self.merged(x)).mean((1, 2)))
+
+
+class LinearAttention(nn.Module):
+    """Keys meet values before queries do; q, k and v by 1x1 convolutions, one head's channels together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.proj = conv(3, 12), nn.Conv2d(12, 36, 1), conv(12, 12, 1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.hardswish(self.stem(x)), 2)
+        n, _, h, w = x.shape
+        q, k, v = self.qkv(x).reshape(n, -1, 3 * 4, h * w).transpose(-1, -2).chunk(3, -1)
+        q, k = F.relu(q), F.relu(k)
+        y = q @ (k.transpose(-1, -2) @ v) / (q @ k.transpose(-1, -2).sum(-1, keepdim=True) + 1e-3)
+        x = x + self.proj(y.transpose(-1, -2).reshape(n, -1, h, w))
+        return self.head(x.mean((2, 3)))
+
+
+class Next(nn.Module):
+    """ConvNeXt's block with channels last, layer scale and a response normalised over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 12, 2, stride=2), nn.Conv2d(12, 12, 7, padding=3, groups=12)
+        self.norm, self.up, self.down = nn.LayerNorm(12), nn.Linear(12, 24), nn.Linear(24, 12)
+        self.gamma, self.last = nn.Parameter(torch.rand(12) + 0.5), nn.LayerNorm(12)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.down(F.gelu(self.up(y))) * self.gamma
+        x = x + y.permute(0, 3, 1, 2)
+        return self.head(self.last(x.mean((2, 3))))
+
+
 NETS: dict[str, type[nn.Module]] = {
-    net.__name__: net for net in (Residual, SqueezeExcite, Concat, Grouped, ShuffleTwo, ShuffleOne, UNet)
+    net.__name__: net
+    for net in (
+        Residual,
+        SqueezeExcite,
+        Concat,
+        Grouped,
+        ShuffleTwo,
+        ShuffleOne,
+        UNet,
+        Attention,
+        Windows,
+        LinearAttention,
+        Next,
+    )
 }
