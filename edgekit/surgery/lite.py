@@ -61,7 +61,7 @@ def lite(
     images: Images | Tensor,
     *,
     steps: Sequence[str] = DEFAULT,
-    only: Collection[str] | None = None,
+    fixed: Collection[str] = (),
 ) -> Lite:
     """Make the steps, each fitted to `graph`.
 
@@ -69,12 +69,14 @@ def lite(
         graph: as captured, not optimized; it stays as it is.
         images: calibration inputs, one tensor a graph input, (N, ...), or the one of the one input.
         steps: names of STEPS; they are made in the order of STEPS.
-        only: paths of the modules that may be changed; None: all.
-    Raises: UsageError for an unknown step.
+        fixed: paths of modules whose form stays, with all that is in them (a stem, a head); their weights may
+            be fitted to what comes to them.
+    Raises: UsageError for an unknown step, for a path that no module has.
     """
     for name in steps:
         if name not in STEPS:
             raise UsageError(f"[lite] '{name}' is no step{did_you_mean(name, STEPS)}: {', '.join(STEPS)}")
+    only = movable(graph, fixed) if fixed else None
     records, changed = [], graph
     for name in (name for name in STEPS if name in steps):
         changed, record = step(name, changed, images, reference=graph, only=only)
@@ -116,6 +118,19 @@ def step(
         len(given[0]),
         _sqnr(meant, changed, judged),
     )
+
+
+def movable(graph: Graph, fixed: Collection[str]) -> set[str]:
+    """Paths of the modules that are not in one of `fixed`.
+
+    Raises: UsageError for a path that no module has.
+    """
+    sources = {node.source for node in graph.nodes}
+    held = {path: {s for s in sources if s == path or s.startswith(f"{path}.")} for path in fixed}
+    for path, found in held.items():
+        if not found:
+            raise UsageError(f"[lite] fixed '{path}': no module of that path{did_you_mean(path, sources)}")
+    return sources.difference(*held.values())
 
 
 def _split(images: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

@@ -285,6 +285,15 @@ def test_only_named_modules_are_changed() -> None:
     assert record.modules == tuple(n for n in names if n == names[0])
 
 
+def test_fixed_modules_stay() -> None:
+    graph = _graph(torchvision.models.mobilenet_v3_small(weights=None), 32)
+    found = lite(graph, _images(2, 32), fixed=("features.0", "features.12", "classifier"))
+    held = ["features.0.2", "features.12.2", "classifier.1"]
+    assert [node.source for node in found.graph.nodes if node.op == "hardswish"] == held
+    with pytest.raises(UsageError, match=r"fixed 'feature.0': no module of that path"):
+        lite(graph, _images(2, 32), fixed=("feature.0",))
+
+
 def test_an_unknown_step_is_named() -> None:
     with pytest.raises(UsageError, match=r"'no_se' is no step.*no-se"):
         lite(_graph(Smooth(nn.SiLU())), _images(2), steps=("no_se",))
