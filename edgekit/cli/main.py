@@ -150,7 +150,7 @@ def build(
         typer.Option(
             "--train",
             metavar="[=HOW]",
-            help="20min, 500steps or FILE.py:FUNCTION. Refused: not in this edgekit yet.",
+            help="20min (without a value), 500steps or FILE.py:FUNCTION, see docs/steps.md.",
         ),
     ] = None,
     calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,

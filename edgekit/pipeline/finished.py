@@ -104,7 +104,7 @@ def reproduce(directory: Path, trust: bool = False, display: Display | None = No
     from edgekit.pipeline.pipeline import build
 
     report = read_report(directory)
-    recipe = recipes.from_dict(report["provenance"]["recipe"], str(directory / "report.json"))
+    recipe = recipes.from_dict(_asked_exactly(report), str(directory / "report.json"))
     if recipe.weights == "as given":
         raise UsageError(f"{directory}: built from a module in Python: only a named model can be built again")
     used = report.get("machine", {}).get("threads")  # sums of floats depend on it
@@ -119,3 +119,12 @@ def reproduce(directory: Path, trust: bool = False, display: Display | None = No
         name: again["artifacts"][name]["files"] == artifact["files"]
         for name, artifact in report["artifacts"].items()
     }
+
+
+def _asked_exactly(report: dict[str, Any]) -> dict[str, Any]:
+    """The report's recipe, with what its steps decided by themselves asked for."""
+    content = dict(report["provenance"]["recipe"])
+    for row in report.get("variants") or ():
+        if decided := (row.get("record") or {}).get("settings"):
+            content[row["step"]] = content[row["step"]] | decided
+    return content

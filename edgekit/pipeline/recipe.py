@@ -206,9 +206,11 @@ def load(path: str | os.PathLike[str], overrides: dict[str, Any] | None = None) 
         raise UsageError(f"{path}: not valid TOML ({error})") from error
     flags = without_none(overrides or {})
     merged = _merge(content, flags)
-    for name in step_settings.BUDGETS if "prune" in flags else ():  # one budget at a time: the flag's
-        if name not in flags["prune"]:
-            merged["prune"].pop(name, None)
+    for section, names in step_settings.EITHER.items():  # one at a time: the flag's
+        given = flags.get(section, {}).keys()
+        if given & {*names, "dead"}:
+            for name in names - given:
+                merged[section].pop(name, None)
     tables = [table for table in merged.get("verify", {}).values() if isinstance(table, dict)]
     for name in flags.get("verify", {}).keys() & THRESHOLDS:  # a flag means every target
         for table in tables:
@@ -337,7 +339,10 @@ def _section(cls: type, content: Any, where: str, name: str) -> Any:
             values[key] = _section(section, value, where, key)
         else:
             values[key] = _checked(hints[key], value, f"{label} {key}")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except UsageError as error:  # what checks itself when it is made
+        raise UsageError(f"{label} {str(error).removeprefix(f'{name}: ')}") from error
 
 
 def _section_type(hint: Any) -> type | None:
@@ -350,6 +355,17 @@ def _limits(target: str, content: Any, where: str) -> Limits:
     if target not in TARGETS:
         raise UsageError(f"{where}: [verify.{target}] is not a target{did_you_mean(target, TARGETS)}")
     return typing.cast(Limits, _section(Limits, content, where, f"verify.{target}"))
+
+
+_PLURALS = {str: "names", int: "whole numbers", float: "numbers"}
+
+
+def _row(kind: Any, value: Any, label: str) -> Any:
+    """A list as a named tuple; what is left out at its end has a default."""
+    hints, least = typing.get_type_hints(kind), len(kind._fields) - len(kind._field_defaults)
+    if not isinstance(value, list | tuple) or not least <= len(value) <= len(hints):
+        raise UsageError(f"{label} = {value!r}: [{', '.join(kind._fields)}]")
+    return kind(*(_checked(hint, one, label) for hint, one in zip(hints.values(), value, strict=False)))
 
 
 def _checked(hint: Any, value: Any, label: str) -> Any:
@@ -365,10 +381,11 @@ def _checked(hint: Any, value: Any, label: str) -> Any:
             raise UsageError(f"{label} = {value!r}: one of {', '.join(map(repr, args))}")
         return value
     if origin is tuple:
-        kind = args[0]
-        if not isinstance(value, list | tuple) or not all(type(v) is kind for v in value):
-            raise UsageError(f"{label} = {value!r}: a list of {'names' if kind is str else 'whole numbers'}")
-        return tuple(value)
+        if not isinstance(value, list | tuple) or (args[0] is str and not all(type(v) is str for v in value)):
+            raise UsageError(f"{label} = {value!r}: a list of {_PLURALS.get(args[0], 'rows')}")
+        return tuple(_checked(args[0], one, label) for one in value)
+    if isinstance(hint, type) and issubclass(hint, tuple):
+        return _row(hint, value, label)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

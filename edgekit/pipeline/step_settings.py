@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgekit.errors import UsageError, did_you_mean
+from edgekit.train import settings as train
 
 LITE_STEPS = ("no-se", "relu6", "3x3")
 BUDGETS = ("keep", "macs", "params", "latency_ms")
+LENGTHS = ("minutes", "steps", "epochs")
+MINUTES = 20.0
+# Of each section the settings of which one is meant: one that is given takes the others' place.
+EITHER = {"prune": frozenset(BUDGETS), "train": frozenset(LENGTHS)}
 _PRUNE_FORMS = "0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE or dead"
 _AMOUNT = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|minutes|steps)\s*"
 _TRAIN_FORMS = "FILE.py:FUNCTION, 20min, 500steps or nothing"
@@ -58,32 +63,24 @@ class Prune:
 
 
 @dataclass(frozen=True)
-class Train:
-    """Training, of what the steps before left, with the original as its teacher.
+class Train(train.Settings):
+    """Training of what the steps before left, with the original as its teacher: `edgekit.train.Settings` and
 
-    function: FILE.py:FUNCTION of the user's own, in the place of the loop here. minutes: of the processor,
-        turned into a number of steps at the start; steps: that number itself, which is the same everywhere.
-    images: pictures of the training split. sizes: resolutions to go through, the last one the model's.
-    distil: share of the loss that is the teacher's; 0 without labels' teacher, 1 without labels.
+    function: FILE.py:FUNCTION of the user's own, in the place of the loop.
+    images: of the training split, at most; so many are generated of a generated set.
+
+    Without a length it is `MINUTES` of the processor.
     """
 
     function: str | None = None
-    minutes: float | None = None
-    steps: int | None = None
     images: int = 8000
-    batch: int = 32
-    rate: float | None = None
-    schedule: Literal["step", "cosine", "one-cycle"] = "one-cycle"
-    optimizer: Literal["sgd", "adamw", "muon"] = "adamw"
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    ema: float | None = None
-    sizes: tuple[int, ...] = ()
-    trainable: Literal["all", "head", "norms"] = "all"
-    freeze_batch_norm: bool = False
-    distil: float = 0.7
-    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        if all(getattr(self, name) is None for name in LENGTHS):
+            object.__setattr__(self, "minutes", MINUTES)
+        super().__post_init__()
+        if self.images < 1:
+            raise UsageError(f"train: images {self.images}: at least 1")
 
 
 Settings = Lite | Prune | Train
@@ -124,28 +121,10 @@ def _check_prune(settings: Prune, where: str) -> None:
         raise UsageError(f"{where}: [prune] rounds = {settings.rounds}: at least 1")
 
 
-def _check_train(settings: Train, where: str) -> None:
-    if settings.minutes is not None and settings.steps is not None:
-        raise UsageError(f"{where}: [train] minutes and steps: one of the two")
-    least = {"minutes": 0.0, "steps": 1, "images": 1, "batch": 2, "rate": 0.0, "temperature": 0.0}
-    for name, bound in least.items():
-        value = getattr(settings, name)
-        if value is not None and (value < bound or value == 0):
-            raise UsageError(f"{where}: [train] {name} = {value:g}: {_at_least(bound)}")
-    for name in ("distil", "label_smoothing", "ema"):
-        value = getattr(settings, name)
-        if value is not None and not 0 <= value <= 1:
-            raise UsageError(f"{where}: [train] {name} = {value:g}: from 0 to 1")
-
-
-def _at_least(bound: float) -> str:
-    return f"at least {bound:g}" if bound else "more than 0"
-
-
 _CHECKS: dict[type, Callable[[Any, str], None]] = {
     Lite: _check_lite,
     Prune: _check_prune,
-    Train: _check_train,
+    Train: lambda settings, where: None,  # checked when it is made
 }
 
 

@@ -19,7 +19,7 @@ from edgekit import __version__
 from edgekit.errors import UsageError
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.recipe import Recipe
-from edgekit.pipeline.step_settings import BUDGETS, lite_of, prune_of, train_of
+from edgekit.pipeline.step_settings import EITHER, lite_of, prune_of, train_of
 
 AS_IT_IS = "as it is"
 _NONE = "off"
@@ -107,9 +107,9 @@ def _set(content: dict[str, Any], key: str, value: str) -> None:
         section = content[path[0]] = copy.copy(content[path[0]] or {})
         if not isinstance(section, dict):
             raise UsageError(f"sweep: --grid {key}: {path[0]} is a setting, not a section")
-    if path == ["prune"] and name in BUDGETS:
-        for other in BUDGETS:
-            section.pop(other, None)
+    others = EITHER.get(".".join(path), frozenset())
+    for other in others if name in others else ():
+        section.pop(other, None)
     section[name] = _value(value)
 
 

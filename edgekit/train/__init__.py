@@ -6,13 +6,22 @@
 
 Enters: an nn.Module (the captured graph as a module is one), `Data`, `Settings`. Leaves: the module trained
 in place, and a `TrainRecord`. Schedules, layers, optimizers, labels and losses are files of their own.
+
+A recipe is read without torch and takes `Settings` from here: everything else loads when it is asked for.
 """
 
-from edgekit.train.data import Data, PictureData, TensorData, open_data, tensor_data
-from edgekit.train.end_to_end import train
-from edgekit.train.loop import TrainRecord, fit
-from edgekit.train.run import Context, run_training
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from edgekit.train.settings import Settings, Stage
+
+if TYPE_CHECKING:
+    from edgekit.train.data import Data, PictureData, TensorData, open_data, tensor_data
+    from edgekit.train.end_to_end import train
+    from edgekit.train.loop import TrainRecord, fit
+    from edgekit.train.run import Context, run_training
 
 __all__ = [
     "Context",
@@ -28,3 +37,22 @@ __all__ = [
     "tensor_data",
     "train",
 ]
+
+_HOMES = {
+    "Context": "edgekit.train.run",
+    "Data": "edgekit.train.data",
+    "PictureData": "edgekit.train.data",
+    "TensorData": "edgekit.train.data",
+    "TrainRecord": "edgekit.train.loop",
+    "fit": "edgekit.train.loop",
+    "open_data": "edgekit.train.data",
+    "run_training": "edgekit.train.run",
+    "tensor_data": "edgekit.train.data",
+    "train": "edgekit.train.end_to_end",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgekit.train' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -117,7 +117,7 @@ def test_a_missing_recipe_is_one_line(tmp_path):
 @pytest.mark.parametrize("name", sorted(recipes.shipped()))
 def test_every_shipped_recipe_loads(name):
     recipe = recipes.load(recipes.shipped()[name])
-    assert recipe.model == name
+    assert recipe.model == name or name.startswith(f"{recipe.model}_")  # a step's name behind the model's
 
 
 def test_shipped_recipes_are_found_in_any_spelling():

@@ -40,7 +40,7 @@ def _halved(graph: Graph, settings, context: Context):
     return graph, {"notes": [f"Halved {settings.steps} times."]}
 
 
-def _nothing(_settings, _recipe, _job):
+def _nothing(_settings, _recipe, _job, _original):
     return {}
 
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_made_is_said_before_anything_is(tmp_path, cache, made):
         ("prune", {"keep": 1.5}, r"\[prune\] keep = 1.5: a share"),
         ("prune", {"keep": 0.5, "macs": 0.5}, r"\[prune\] keep, macs: one of"),
         ("prune", {}, r"\[prune\] nothing: one of"),
-        ("train", {"minutes": 1, "steps": 3}, r"minutes and steps"),
+        ("train", {"minutes": 1, "steps": 3}, r"\[train\] steps and minutes: exactly one"),
     ):
         with pytest.raises(UsageError, match=said):
             _build(tmp_path / "out", **{section: settings})

@@ -21,10 +21,11 @@ from edgekit.pipeline.job import Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
 from edgekit.pipeline.steps.step import Context, Step
+from edgekit.pipeline.steps.train import TRAIN
 from edgekit.pipeline.variant import Variant
 from edgekit.pipeline.versions import versions
 
-STEPS: tuple[Step, ...] = ()
+STEPS: tuple[Step, ...] = (TRAIN,)
 _GRAPH, _RECORD = "graph.safetensors", "record.json"
 
 
@@ -62,7 +63,7 @@ def _made(
     settings = getattr(recipe, step.name)
 
     def make(directory: Path, line: Line, work: Path) -> None:
-        context = Context(recipe, job, original, line, work)
+        context = Context(recipe, job, original, line, work, session.store.root)
         result, record = step.apply(graph.copy(), settings, context)
         save(result, directory / _GRAPH)
         (directory / _RECORD).write_text(json.dumps(record))
@@ -74,7 +75,7 @@ def _made(
         "original": graph_hash(original),
         "threads": torch.get_num_threads(),  # the order of float sums
         "versions": versions(),
-        **step.depends(settings, recipe, job),
+        **step.depends(settings, recipe, job, original),
     }
     directory = session.resumable(step.name, key, make, step.apply)
     return Variant(

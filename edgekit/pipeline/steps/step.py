@@ -5,7 +5,8 @@ Leaves a graph of the same kind and a `record`, plain data for the report:
 
     changed    [{"module", "what"}]     what is not as it was
     left       [{"module", "reason"}]   what the step could not or would not touch
-    settings   {...}                    what it decided by itself, so that it can be asked for exactly
+    settings   {...}                    what it decided by itself, as settings of its section that ask for
+                                        exactly that: `repro` does
     notes      ["..."]                  sentences for the reader
 """
 
@@ -29,7 +30,7 @@ class Context:
 
     original: the captured graph that every proof refers to, a teacher. line: the step's progress line.
     work: a directory that outlives a killed build: what is left there is there again when the same step is
-        made the next time, and must lead to the same graph.
+        made the next time, and must lead to the same graph. cache: for what is the same in every build.
     """
 
     recipe: Recipe
@@ -37,6 +38,7 @@ class Context:
     original: Graph
     line: Line
     work: Path
+    cache: Path
 
     def calibration(self) -> list[Any]:
         """The calibration images: one source of rows for each input."""
@@ -49,8 +51,8 @@ Made = tuple[Graph, dict[str, Any]]
 @dataclass(frozen=True)
 class Step:
     """name: of the recipe's section. apply: makes the graph. depends: what its result depends on besides the
-    settings, the two graphs, threads and versions."""
+    settings, the two graphs (it is given the original), threads and versions."""
 
     name: str
     apply: Callable[[Graph, Any, Context], Made]
-    depends: Callable[[Any, Recipe, Job], dict[str, Any]]
+    depends: Callable[[Any, Recipe, Job, Graph], dict[str, Any]]
