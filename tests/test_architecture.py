@@ -95,6 +95,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # those that see everything
     "edgekit.pipeline": {"edgekit"},
     "edgekit.cli": {"edgekit"},
+    "edgekit.__main__": {"edgekit.cli"},
     "edgekit.cli.main": {"edgekit"},
     "edgekit": {"edgekit"},
 }

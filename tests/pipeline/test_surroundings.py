@@ -255,6 +255,15 @@ def test_names_that_are_not_utf8(edgekit, folder, tmp_path, monkeypatch):
     assert "not UTF-8" in line
 
 
+def test_the_command_without_a_path_to_it():
+    """`python -m edgekit` is the command, and loads no more than it."""
+    code = "import runpy, sys; sys.argv = ['edgekit', '--help']"
+    code += "\ntry: runpy.run_module('edgekit', run_name='__main__')"
+    code += "\nexcept SystemExit as stop: assert not stop.code\nassert 'torch' not in sys.modules"
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not asked.returncode and "build" in asked.stdout, asked.stderr
+
+
 def test_help_names_every_target_and_kind_of_model(edgekit, monkeypatch):
     from edgekit.targets import TARGETS
 
