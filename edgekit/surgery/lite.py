@@ -6,6 +6,7 @@ are recognised in the captured graph, before `passes.optimize`, whatever the mod
 
     no-se   squeeze-and-excitation gates become their mean               gates.py
     3x3     depthwise kernels larger than 3 become 3 x 3                 kernels.py
+    fuse    an expansion and its depthwise layer become one dense layer  fuse.py
     relu6   h-swish, SiLU, Mish and GELU become ReLU6                    activations.py
 
 Enters: a Graph and images. Leaves: `Lite`, the changed graph and what each step did. Training follows where
@@ -26,10 +27,11 @@ from edgekit.graph.ir import Graph
 from edgekit.graph.run import answers
 from edgekit.passes.recognize_activation import recognize_activation
 from edgekit.surgery.activations import replace_activations
+from edgekit.surgery.fuse import fuse_pairs
 from edgekit.surgery.gates import drop_gates
 from edgekit.surgery.kernels import shrink_kernels
 from edgekit.surgery.paired import CHUNK, Site, fit_front_to_back
-from edgekit.surgery.record import Change, Left, StepRecord, macs, params, sqnr_db
+from edgekit.surgery.record import Change, Climb, Left, StepRecord, macs, params, sqnr_db
 
 Tensor = torch.Tensor
 Images = Sequence[Tensor]
@@ -38,6 +40,7 @@ Edit = Callable[[Graph, Graph, Images, Collection[str] | None], tuple[list[Chang
 STEPS: dict[str, Edit] = {
     "no-se": drop_gates,
     "3x3": lambda graph, reference, _, only: shrink_kernels(graph, reference, only),
+    "fuse": lambda graph, reference, _, only: fuse_pairs(graph, reference, only),
     "relu6": lambda graph, reference, _, only: replace_activations(graph, reference, only),
 }
 DEFAULT = ("no-se", "relu6", "3x3")
@@ -47,13 +50,15 @@ _MANY = 16  # images from which on some are held out
 
 @dataclass(frozen=True)
 class Lite:
-    """The changed graph, and one record a step."""
+    """The changed graph, one record a step, and how the steps were chosen where they were (`ladder`)."""
 
     graph: Graph
     record: tuple[StepRecord, ...]
+    climb: Climb | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        return {"steps": [step.as_dict() for step in self.record]}
+        steps = {"steps": [step.as_dict() for step in self.record]}
+        return steps if self.climb is None else {**steps, "climb": self.climb.as_dict()}
 
 
 def lite(
@@ -73,9 +78,7 @@ def lite(
             be fitted to what comes to them.
     Raises: UsageError for an unknown step, for a path that no module has.
     """
-    for name in steps:
-        if name not in STEPS:
-            raise UsageError(f"[lite] '{name}' is no step{did_you_mean(name, STEPS)}: {', '.join(STEPS)}")
+    known(steps)
     only = movable(graph, fixed) if fixed else None
     records, changed = [], graph
     for name in (name for name in STEPS if name in steps):
@@ -100,11 +103,8 @@ def step(
     """
     given = [images] if isinstance(images, Tensor) else list(images)
     fitted, judged = _split(given)
-    changed = graph.copy()
-    recognize_activation(changed)
-    changed.remove_dead()
     meant = graph if reference is None else reference
-    changes, left, sites = STEPS[name](changed, meant, fitted, only)
+    changed, (changes, left, sites) = _edited(name, graph, meant, fitted, only)
     fit_front_to_back(changed, meant, sites, fitted)
     check(changed)
     return changed, StepRecord(
@@ -118,6 +118,36 @@ def step(
         len(given[0]),
         _sqnr(meant, changed, judged),
     )
+
+
+def reshaped(
+    name: str,
+    graph: Graph,
+    images: Sequence[Tensor],
+    only: Collection[str] | None,
+    *,
+    reference: Graph | None = None,
+) -> tuple[Graph, tuple[str, ...]]:
+    """The form that a step gives, with nothing fitted: a copy, and the paths of what it changes."""
+    few = [x[:1] for x in images]
+    changed, (changes, _, _) = _edited(name, graph, graph if reference is None else reference, few, only)
+    return changed, tuple(dict.fromkeys(change.module for change in changes))
+
+
+def known(steps: Sequence[str]) -> None:
+    """Raises: UsageError for a name that is no step."""
+    for name in steps:
+        if name not in STEPS:
+            raise UsageError(f"[lite] '{name}' is no step{did_you_mean(name, STEPS)}: {', '.join(STEPS)}")
+
+
+def _edited(
+    name: str, graph: Graph, meant: Graph, images: Images, only: Collection[str] | None
+) -> tuple[Graph, tuple[list[Change], list[Left], list[Site]]]:
+    changed = graph.copy()
+    recognize_activation(changed)
+    changed.remove_dead()
+    return changed, STEPS[name](changed, meant, images, only)
 
 
 def movable(graph: Graph, fixed: Collection[str]) -> set[str]:

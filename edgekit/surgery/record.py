@@ -59,6 +59,45 @@ class StepRecord:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Rung:
+    """One step on one part of a network, as a choice.
+
+    ms_won: milliseconds of the original less those with this alone.
+    drop: accuracy lost by this alone; None where it was not judged.
+    price: milliseconds for each point lost.
+    outcome: what became of it.
+    ms, accuracy: of everything taken up to here, this included; None where that was not made.
+    recovered: whether recovery had a part in that.
+    """
+
+    step: str
+    modules: tuple[str, ...]
+    ms_won: float
+    drop: float | None = None
+    price: float | None = None
+    outcome: str = ""
+    taken: bool = False
+    ms: float | None = None
+    accuracy: float | None = None
+    recovered: bool = False
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Every rung in the order of its price; what the original costs and scores, and what was taken does."""
+
+    ms_before: float
+    accuracy_before: float
+    max_drop: float
+    ms_after: float
+    accuracy_after: float
+    rungs: tuple[Rung, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def params(graph: Graph) -> int:
     """Elements of floating constants, each counted once; running statistics are no parameters."""
     buffers = {v for n in graph.nodes if n.op == "batch_norm" for v in n.inputs[_STATISTICS]}

@@ -271,7 +271,7 @@ def test_the_best_ramp_of_a_ramp_is_that_ramp() -> None:
 )
 def test_parameters_of_the_lite_forms(build, without_gates: int, with_small_kernels: int | None) -> None:
     steps = ("no-se",) if with_small_kernels is None else ("3x3", "no-se", "relu6")
-    found: Lite = lite(_graph(build(weights=None), 32), _images(2, 32), steps=steps)
+    found: Lite = lite(_graph(build(weights=None), 32), _images(1, 32), steps=steps)
     check(found.graph)
     counts = [record.params_after for record in found.record]
     assert counts == [c for c in (without_gates, with_small_kernels, with_small_kernels) if c is not None]
