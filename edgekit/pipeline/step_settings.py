@@ -31,11 +31,13 @@ class Lite:
 
     steps: which, in their order: "no-se", "relu6", "3x3"; ("auto",) takes them by the milliseconds each wins
         for the accuracy it loses, until `max_drop` is spent.
+    fixed: paths of modules whose form stays: a stem, a head.
     max_drop: accuracy that "auto" may lose, a fraction; None is what the gate asks, or 0.01.
     device: where "auto" counts milliseconds.
     """
 
     steps: tuple[str, ...] = LITE_STEPS
+    fixed: tuple[str, ...] = ()
     max_drop: float | None = None
     device: str = "host"
 

@@ -18,7 +18,8 @@ def sections(report: dict[str, Any]) -> list[Section]:
     found = report.get("variants") or []
     if not found:
         return []
-    made = [section for row in found for section in _of_step(row)]
+    trained = any(row["step"] == "train" for row in found)
+    made = [section for row in found for section in _of_step(row, trained)]
     return [_chain(found), *_files(found), *made]
 
 
@@ -85,10 +86,15 @@ def _timed(one: dict[str, Any], of: str) -> tuple[str, str]:
     return _milliseconds(one.get(f"{of}p50_ms")), against
 
 
-def _of_step(row: dict[str, Any]) -> list[Section]:
-    """What a step says it changed, and what it left."""
+def _of_step(row: dict[str, Any], trained: bool) -> list[Section]:
+    """What a step says it changed, and what it left. trained: whether training is a step of this chain."""
     record = row.get("record") or {}
-    step, notes = row["step"], " ".join(record.get("notes") or ())
+    lines = [*(record.get("notes") or ())]
+    if (images := record.get("fitted")) and not trained:
+        lines.append(
+            f"Recovered in closed form alone, on {units.plural(images, 'image')}: no training followed."
+        )
+    step, notes = row["step"], " ".join(lines)
     found = []
     for key, title, sentence, head in (
         ("changed", f"What {step} changed", notes, ("module", "what")),
@@ -100,8 +106,8 @@ def _of_step(row: dict[str, Any]) -> list[Section]:
                 shown.append((f"and {units.plural(more, 'more row')}", "in report.json"))
             found.append(Section(title, sentence, head, tuple(shown), numbers=2))
     if notes and not record.get("changed"):
-        lines = tuple((note,) for note in record["notes"])
-        found.insert(0, Section(f"What {step} did", "In its own words.", ("",), lines, numbers=1))
+        said = tuple((note,) for note in lines)
+        found.insert(0, Section(f"What {step} did", "In its own words.", ("",), said, numbers=1))
     return found
 
 

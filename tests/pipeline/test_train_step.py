@@ -28,7 +28,7 @@ def _images(count=40):
     return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def _kept(cache, step):
+def kept(cache, step):
     """The graphs of a step in a store."""
     return sorted(cache.glob(f"{step}/[!.]*/graph.safetensors"))
 
@@ -48,7 +48,7 @@ def test_a_build_trains_as_the_loop_does(tmp_path, monkeypatch):
     )
     student, teacher = (as_module(capture(net(), images[:1], training=True)) for _ in range(2))
     train(student, tensor_data(images[:16]), Settings(**told, hard_share=0.0), teacher=teacher.eval())
-    (path,) = _kept(tmp_path / "cache", "train")
+    (path,) = kept(tmp_path / "cache", "train")
     made, wanted = load_file(path), student.to_graph().constants()
     digests = {hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in made.values()}
     assert all(hashlib.sha256(v.data.numpy().tobytes()).hexdigest() in digests for v in wanted)
@@ -100,9 +100,9 @@ def test_a_function_of_the_user_s_trains(tmp_path, cache, folder, edgekit):
     )
     assert train_row["record"]["notes"] == [f"Trained by {script}:mine."]
     script.write_text(textwrap.dedent(OWN).replace("1.0", "2.0"))  # another function: trained again
-    before = len(_kept(cache, "train"))
+    before = len(kept(cache, "train"))
     assert edgekit(*command)[0] in (0, 1)
-    assert len(_kept(cache, "train")) == before + 1
+    assert len(kept(cache, "train")) == before + 1
     code, _, error = edgekit(*command[:-4], "--train", f"{script}:other", "--out", tmp_path / "none")
     assert code == 2 and "no function 'other'" in error and not (tmp_path / "none").exists()
 
@@ -150,11 +150,11 @@ def test_a_build_that_was_killed_while_it_trained_ends_with_the_same_bytes(tmp_p
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert not _kept(tmp_path / "killed", "train")
+    assert not kept(tmp_path / "killed", "train")
     assert start("killed").wait() in (0, 1)
     assert bytes_of("whole") == bytes_of("killed")
-    assert [p.read_bytes() for p in _kept(tmp_path / "whole", "train")] == [
-        p.read_bytes() for p in _kept(tmp_path / "killed", "train")
+    assert [p.read_bytes() for p in kept(tmp_path / "whole", "train")] == [
+        p.read_bytes() for p in kept(tmp_path / "killed", "train")
     ]
 
 

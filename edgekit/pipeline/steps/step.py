@@ -8,6 +8,7 @@ Leaves a graph of the same kind and a `record`, plain data for the report:
     settings   {...}                    what it decided by itself, as settings of its section that ask for
                                         exactly that: `repro` does
     notes      ["..."]                  sentences for the reader
+    fitted     128                      images that layers were fitted to in closed form, where any were
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from edgekit.graph.ir import Graph
 from edgekit.pipeline.calibration import calibration_rows
@@ -40,11 +43,12 @@ class Context:
     work: Path
     cache: Path
 
-    def calibration(self) -> list[Any]:
-        """The calibration images: one source of rows for each input."""
-        return calibration_rows(self.job.calibration.images)
+    def images(self) -> list[torch.Tensor]:
+        """The calibration images, up to `MOST_IMAGES`: a tensor (N, ...) for each input."""
+        return [rows[:MOST_IMAGES] for rows in calibration_rows(self.job.calibration.images)]
 
 
+MOST_IMAGES = 1024
 Made = tuple[Graph, dict[str, Any]]
 
 

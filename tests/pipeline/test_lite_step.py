@@ -1,0 +1,62 @@
+"""[lite] in a build: the graph is what the surgery makes, its report says what was changed."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_model import NET, net
+from test_train_step import OFF, kept
+
+import edgekit
+from edgekit.capture import capture
+from edgekit.errors import UsageError
+from edgekit.surgery import lite
+
+
+def test_a_build_operates_as_the_surgery_does(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    images = torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    run = edgekit.build(
+        net(),
+        calibration=images[:16],
+        evaluation=images,
+        out=tmp_path / "out",
+        lite={"steps": ["relu6"]},
+        **OFF,
+    )
+    wanted = lite(capture(net(), images[:1], training=True), images[:16], steps=["relu6"]).graph
+    (path,) = kept(tmp_path / "cache", "lite")
+    made = load_file(path)
+    for value in wanted.constants():
+        assert any(torch.equal(value.data, tensor) for tensor in made.values()), value.name
+    row = run.report["variants"][1]
+    assert {line["module"] for line in row["record"]["changed"]} == {"3.act", "5"}
+    assert "2 modules changed" in row["record"]["notes"][0] and row["record"]["fitted"] == 16
+    assert "no training followed" in (tmp_path / "out/report.md").read_text()
+    assert row["sqnr_db"] > 5
+
+
+def test_lite_and_train_from_the_command_line(tmp_path, cache, folder, edgekit):
+    code, _, error = edgekit(
+        "build", NET, "--target", "tflite-float32", "--latency", "off", "--data", f"imagefolder:{folder}",
+        "--calibration", 16, "--evaluation", 40, "--lite", "--train=5steps", "--out", tmp_path,
+    )  # fmt: skip
+    assert code in (0, 1), error
+    report = json.loads((tmp_path / "report.json").read_text())
+    _, lighter, trained = report["variants"]
+    assert (lighter["step"], trained["step"]) == ("lite", "train")
+    assert lighter["record"]["notes"][0] == "no-se: nothing to change."
+    assert "no training followed" not in (tmp_path / "report.md").read_text()
+    assert "What lite changed" in (tmp_path / "report.html").read_text()
+
+
+def test_what_lite_cannot_do_is_said(tmp_path, cache):
+    images = torch.zeros(4, 3, 32, 32)
+    for told, said in (
+        ({"fixed": ["stemm"]}, r"\[lite\] fixed 'stemm'"),
+        ({"steps": ["auto"]}, r"\[lite\] auto"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            edgekit.build(net(), calibration=images, out=tmp_path / "out", lite=told, **OFF)
+    assert not (tmp_path / "out").exists()
