@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgekit.pipeline.pipeline import Run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build", "graph_module"]
+__all__ = ["__version__", "build", "graph_module", "prune"]
 
 
 def build(
@@ -82,3 +82,49 @@ def graph_module(module: Any, example: Any) -> GraphModule:
     from edgekit.graph.module import as_module
 
     return as_module(capture(module, example, training=True))
+
+
+def prune(
+    module: Any,
+    example: Any,
+    *,
+    keep: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    latency_ms: float | None = None,
+    dead: bool = False,
+    device: str = "host",
+    calibration: Any = None,
+    **settings: Any,
+) -> GraphModule:
+    """A module with fewer channels, under one budget.
+
+    Args:
+        module: an nn.Module in eval mode; it is not changed, nothing is shared with it.
+        example: float32 (1, C, H, W), or one such tensor an input.
+        keep, macs, params: share of the removable channels, MACs or parameters that stays, above 0.
+        latency_ms: p50 of the int8 TFLite file on `device`, as its cost table predicts it.
+        dead: first remove channels that are zero for every input; alone, it changes no answer.
+        device: id of the inventory; "host" is this machine.
+        calibration: as in `build`; channels are judged, and what is left is fitted, by what these images
+            do. Without any, both is done without: channels go by the size of their weights.
+        settings: score, scope, rounds, refit, loss, measure, step, protect, seed: see
+            edgekit.prune.prune_graph.
+    Returns: an nn.Module of the same inputs and outputs, parameters under the original's paths; `.pruning` is
+        the record of what went, and what could not and why.
+    Raises: PruneError for settings that exclude each other and budgets that cannot be met, CaptureError.
+    """
+    from edgekit.prune.module import prune_module
+
+    return prune_module(
+        module,
+        example,
+        keep=keep,
+        macs=macs,
+        params=params,
+        latency_ms=latency_ms,
+        dead=dead,
+        device=device,
+        calibration=calibration,
+        **settings,
+    )

@@ -59,6 +59,8 @@ class GraphModule(nn.Module):
     has several outputs.
     """
 
+    pruning: dict[str, Any]  # what edgekit.prune did to the graph, where it did
+
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self._graph = _structure(graph)

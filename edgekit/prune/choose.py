@@ -55,8 +55,9 @@ def choose(choice: Choice, scores: dict[int, float], remove: dict[str, int]) -> 
                 gone |= _lowest(free, scores, counts[name])
         else:
             left = {name: [u for u in choice.groups[name] if u not in gone] for name in names}
-            whole_lines = [line - gone for _, line in choice.derived]
-            gone |= _program(left, counts, rows, prefixes, whole_lines, scores)
+            needed = {frozenset(line) for _, line in choice.derived}
+            needed |= {frozenset(classes.tolist()) for classes in choice.values}
+            gone |= _program(left, counts, rows, prefixes, [line - gone for line in needed], scores)
     return _spared(choice, gone, scores)
 
 
@@ -161,7 +162,7 @@ def _program(
     counts: dict[str, int],
     rows: list[list[Line]],
     prefixes: list[tuple[list[Line], list[int]]],
-    whole_lines: list[set[int]],
+    needed: list[frozenset[int]],
     scores: dict[int, float],
 ) -> set[int]:
     """The cheapest removal that keeps every line and order, as near to the counts as can be."""
@@ -185,7 +186,7 @@ def _program(
         slack = len(order) + 2 * k
         add([*((at[u], 1.0) for u in found), (slack, 1.0), (slack + 1, -1.0)], wanted, wanted)
         add([(at[u], 1.0) for u in found], 0, max(len(found) - 1, 0))
-    for members in whole_lines:
+    for members in needed:  # one of each stays
         if members and members <= at.keys():
             add([(at[u], 1.0) for u in members], 0, len(members) - 1)
     for lines in rows:

@@ -308,11 +308,8 @@ class _Moments:
 
     def solve(self, start: Tensor, shift: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
         """Weights (G, K, O / G) and shift (O,)."""
-        damping = ridge * self.xx.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        damped = self.xx.clone()
-        damped.diagonal(dim1=1, dim2=2).add_(damping[:, None])
         missing = self.xy - self.xx @ start
-        weight = start + torch.cholesky_solve(missing, torch.linalg.cholesky(damped))
+        weight = start + torch.cholesky_solve(missing, rows.factor(self.xx, ridge))
         if not self.intercept:
             return weight, shift
         offset = self.mean_target - (self.mean_read[:, None] @ weight)[:, 0]

@@ -85,3 +85,17 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     for some, others in zip(a.split(step), b.split(step), strict=True):
         total += some.permute(1, 2, 0) @ others.transpose(0, 1)
     return total
+
+
+def factor(moments: Tensor, share: float) -> Tensor:
+    """Cholesky factor of moments (G, K, K) with `share` of their mean diagonal added to it; more where
+    rounding or few rows have left them without one.
+    """
+    level = moments.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)[:, None]
+    while True:
+        damped = moments.clone()
+        damped.diagonal(dim1=1, dim2=2).add_(share * level)
+        found, failed = torch.linalg.cholesky_ex(damped)
+        if not failed.any():
+            return found
+        share *= 10

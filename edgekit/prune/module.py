@@ -1,0 +1,46 @@
+"""`edgekit.prune`: a module in, a smaller module out.
+
+Enters: an nn.Module and an example of its inputs. Leaves: an nn.Module of the same inputs and outputs that
+trains, saves and exports, parameters under the original's paths.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgekit.capture import capture, parameters
+from edgekit.data.arrays import array_images
+from edgekit.errors import PruneError
+from edgekit.graph.module import GraphModule, as_module
+from edgekit.prune.prune import prune_graph
+
+
+def prune_module(
+    module: nn.Module,
+    example: Any,
+    *,
+    keep: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    latency_ms: float | None = None,
+    dead: bool = False,
+    device: str = "host",
+    calibration: Any = None,
+    **settings: Any,
+) -> GraphModule:
+    """See edgekit.prune."""
+    graph = capture(module, example, training=True)
+    images = None
+    if calibration is not None:
+        given = array_images("calibration", calibration, parameters=parameters(module))
+        images = [torch.from_numpy(array) for array in given.arrays]
+    if latency_ms is not None:
+        raise PruneError("[prune] latency_ms: this edgekit has no table of times yet: macs, params or keep")
+    settings = {**settings, "keep": keep, "macs": macs, "params": params, "latency_ms": latency_ms}
+    done = prune_graph(graph, dead=dead, images=images, **settings)
+    made = as_module(done.graph)
+    made.pruning = done.record
+    return made.eval()

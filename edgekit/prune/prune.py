@@ -1,0 +1,412 @@
+"""A graph with fewer channels: what goes, the widths under a budget, the cut, and the closed-form recovery.
+
+    done = prune_graph(graph, macs=0.5, images=calibration)
+
+    rounds times: analyse -> score -> price -> search widths -> cut -> exact price, corrected -> refit
+
+Enters: a captured graph, before batch norm is folded; a budget; images. Leaves: `Pruned`, the new graph and a
+record of what was done, as JSON takes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgekit.cost.static import count
+from edgekit.errors import PruneError
+from edgekit.graph.ir import Graph
+from edgekit.prune import price as prices
+from edgekit.prune import rows
+from edgekit.prune.cut import cut
+from edgekit.prune.dead import dead_units
+from edgekit.prune.groups import Analysis, analyse
+from edgekit.prune.refit import refit as refit_layers
+from edgekit.prune.scores import WITH_IMAGES, Loss
+from edgekit.prune.scores import score as score_units
+from edgekit.prune.search import Ladder, ladder, search
+
+Tensor = torch.Tensor
+Measure = Callable[[Graph], float]  # the p50 of a graph as it is built for the device, in milliseconds
+
+SCOPES = ("global", "layer")
+BUDGETS = ("keep", "macs", "params", "latency_ms")
+LEAST = 0.125  # of a group stays, whatever it costs
+TOLERANCE = {"keep": 0.02, "macs": 0.01, "params": 0.01, "latency_ms": 0.03}
+_CORRECTIONS = 10  # of a budget by the exact price of what was found
+_MEASUREMENTS = 4
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """record: asked, groups (name, units, kept), closed (name, channels, reason), macs and params before and
+    after, and what the budget became: predicted and, where it was measured, measured.
+    kept: name of a weight -> which of the original's output channels are left.
+    """
+
+    graph: Graph
+    record: dict[str, Any]
+    kept: dict[str, Tensor] = field(default_factory=dict)
+
+
+def prune_graph(
+    graph: Graph,
+    *,
+    keep: float | None = None,
+    macs: float | None = None,
+    params: float | None = None,
+    latency_ms: float | None = None,
+    dead: bool = False,
+    score: str | None = None,
+    scope: str = "global",
+    rounds: int = 1,
+    refit: bool | None = None,
+    images: Tensor | Sequence[Tensor] | None = None,
+    loss: Loss | None = None,
+    cost: prices.Cost | None = None,
+    measure: Measure | None = None,
+    step: int | None = None,
+    protect: Sequence[str] = (),
+    seed: int = 0,
+) -> Pruned:
+    """Remove channels of a captured graph until a budget is met; the given graph stays as it is.
+
+    Args:
+        keep, macs, params: share of the channels that can go, of the MACs, of the parameters that may stay.
+        latency_ms: of the form that `cost` prices. One of these four at most.
+        dead: remove what is zero for every input, first; alone it changes no answer.
+        score: see edgekit.prune.scores; obs where there are images, else l2.
+        scope: "global" lets groups compete by error for price; "layer" takes the same share of each.
+        rounds: in how many goes the budget is approached; each scores and refits anew.
+        refit: whether layers behind a cut are fitted to what the original makes there; where there are
+            images.
+        images: (N, ...), one tensor a graph input. loss: see edgekit.prune.scores.score.
+        cost: predicts the milliseconds of graphs. measure: measures those of a graph that was found, and the
+            budget is corrected until the measured figure is met.
+        step: multiples of units that widths are; default 16 in groups of 96 and more, else 8, 4, 2, 1.
+        protect: names of groups that stay whole.
+    Raises: PruneError for settings that exclude each other, missing images or costs, and a budget that the
+        narrowest form does not meet.
+    """
+    given = dict(zip(BUDGETS, (keep, macs, params, latency_ms), strict=True))
+    asked = {name: value for name, value in given.items() if value is not None}
+    score = score or ("l2" if images is None else "obs")
+    refit = images is not None if refit is None else refit
+    _check(asked, dead, score, scope, rounds, refit, images, cost)
+    made = _Pruning(graph, score, scope, refit, images, loss, cost, step, frozenset(protect), seed)
+    if dead:
+        made.remove_dead()
+    if asked:
+        ((name, budget),) = asked.items()
+        made.to_budget(name, budget, rounds, measure)
+    record = {
+        "asked": {**asked, "dead": dead, "score": score, "scope": scope, "rounds": rounds, "refit": refit},
+        **made.record(),
+    }
+    return Pruned(made.now, record, made.kept)
+
+
+def _check(
+    asked: Mapping[str, float],
+    dead: bool,
+    score: str,
+    scope: str,
+    rounds: int,
+    refit: bool,
+    images: Any,
+    cost: Any,
+) -> None:
+    if len(asked) > 1 or not (asked or dead):
+        said = " and ".join(asked) or "no budget"
+        raise PruneError(f"[prune] {said}: one of {', '.join(BUDGETS)}, or dead=True")
+    if scope not in SCOPES:
+        raise PruneError(f"[prune] scope '{scope}': one of {', '.join(SCOPES)}")
+    if rounds < 1:
+        raise PruneError(f"[prune] rounds {rounds}: at least 1")
+    for name, value in asked.items():
+        if name == "latency_ms":
+            if cost is None:
+                raise PruneError("[prune] latency_ms needs the costs of a device: cost=cost_for(device)")
+            if not value > 0:
+                raise PruneError(f"[prune] latency_ms {value:g}: more than 0")
+        elif not 0 < value <= 1:
+            raise PruneError(f"[prune] {name} {value:g}: a share, above 0 and at most 1")
+    if asked and images is None and (refit or score in WITH_IMAGES):
+        what = "the refit" if refit else f"score '{score}'"
+        raise PruneError(f"[prune] {what} looks at what images do: give calibration images, or do without")
+
+
+@dataclass
+class _Pruning:
+    """The graph as it is now, and how it came from the original."""
+
+    original: Graph
+    score: str
+    scope: str
+    refit: bool
+    images: Tensor | Sequence[Tensor] | None
+    loss: Loss | None
+    cost: prices.Cost | None
+    step: int | None
+    protect: frozenset[str]
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.now = self.original
+        self.kept: dict[str, Tensor] = {}
+        self.first = analyse(self.original)
+        names = {group.name for group in self.first.groups}
+        if unknown := sorted(self.protect - names):
+            raise PruneError(f"[prune] no group is called {unknown[0]!r}: one of {', '.join(sorted(names))}")
+        self.notes: dict[str, Any] = {}
+        self.layers: list[dict[str, Any]] = []
+
+    # steps
+    def remove_dead(self) -> None:
+        """What is zero for every input, until nothing is."""
+        removed = 0
+        while True:
+            analysis = analyse(self.now, exact=True)
+            gone = _all_dead(analysis, dead_units(analysis), self.protect)
+            if not gone:
+                break
+            removed += len(gone)
+            self.take(cut(analysis, gone), analysis, gone)
+        self.notes["dead"] = removed
+
+    def to_budget(self, name: str, budget: float, rounds: int, measure: Measure | None) -> None:
+        """Cut and refit in rounds, the last of which meets the budget."""
+        whole = self.exact(name, self.original)
+        target = budget if name == "latency_ms" else budget * whole
+        start = self.exact(name, self.now)
+        self.notes["budget"] = {"name": name, "target": target, "original": whole}
+        if start <= target:
+            self.notes["budget"] |= {"predicted": start, "why": "met before anything is cut"}
+            return
+        for turn in range(1, rounds):
+            self.round(name, start * (target / start) ** (turn / rounds), exact=False)
+        if measure is None:
+            self.round(name, target)
+        else:
+            self.measured_round(name, target, measure)
+
+    def measured_round(self, name: str, target: float, measure: Measure) -> None:
+        """The last round, corrected until the measured figure is met."""
+        before, tries = (self.now, dict(self.kept), list(self.layers)), list[dict[str, float]]()
+        aim, best = target, None
+        for _ in range(_MEASUREMENTS):
+            self.now, self.kept, self.layers = before[0], dict(before[1]), list(before[2])
+            try:
+                self.round(name, aim)
+            except PruneError as reason:
+                if best is None:
+                    raise
+                self.notes["budget"]["why"] = str(reason)
+                break
+            got = measure(self.now)
+            tries.append({"aimed": aim, "predicted": self.exact(name, self.now), "measured": got})
+            off = abs(got / target - 1)
+            if best is None or off < best[0]:
+                best = (off, (self.now, self.kept, self.layers), got)
+            if off <= TOLERANCE[name]:
+                break
+            aim *= target / got
+        assert best is not None
+        self.now, self.kept, self.layers = best[1]
+        self.notes["budget"] |= {"tries": tries, "measured": best[2]}
+        if best[0] > TOLERANCE[name] and "why" not in self.notes["budget"]:
+            self.notes["budget"]["why"] = (
+                f"{best[2]:.4g} ms is the nearest of {len(tries)} measured forms: widths come in steps"
+            )
+
+    def round(self, name: str, target: float, *, exact: bool = True) -> None:
+        """One cut to the target and one refit."""
+        analysis = analyse(self.now)
+        scores = score_units(analysis, self.score, self.images, self.loss, seed=self.seed)
+        ladders = self.ladders(analysis, scores)
+        if not ladders:
+            raise PruneError("[prune] nothing can be removed: " + _reasons(analysis))
+
+        def removal(counts: Mapping[str, int]) -> set[int]:
+            return analysis.allowed(scores, dict(counts))
+
+        if self.scope == "layer":
+            removed, made = self.same_share(analysis, name, target, ladders, removal)
+        else:
+            removed, made = self.by_price(analysis, name, target, ladders, removal, exact)
+        self.take(made, analysis, removed)
+        if self.refit:
+            assert self.images is not None
+            done = refit_layers(self.original, self.now, self.images, kept=self.kept, seed=self.seed)
+            self.now = done.graph
+            self.layers = [asdict(layer) for layer in done.layers]
+
+    def take(self, made: Graph, analysis: Analysis, removed: set[int]) -> None:
+        """The cut graph, and which of the original's channels its weights hold."""
+        gone = analysis.complete(removed)
+        for node in analysis.graph.nodes:
+            weight = rows.weight_of(node)
+            if weight is None:
+                continue
+            ids = analysis.coupling.labels[analysis.coupling.tags[node.output]].reshape(-1)
+            if len(ids) == weight.shape[0]:
+                left = torch.from_numpy(np.flatnonzero(~np.isin(ids, list(gone))))
+                before = self.kept.get(weight.name, torch.arange(weight.shape[0]))
+                self.kept[weight.name] = before[left]
+        self.now = made
+
+    # choices
+    def ladders(self, analysis: Analysis, scores: Mapping[int, float]) -> dict[str, Ladder]:
+        """Widths of every group that may lose units."""
+        found = {}
+        whole = {unit for unit, _ in analysis.coupling.derived}
+        for group in analysis.groups:
+            full = len(group.units)
+            if group.name in self.protect or full < 2 or set(group.units) <= whole:
+                continue
+            step = self.step or _step(full)
+            least = max(step if full > step else 1, math.ceil(LEAST * full))
+            relative = 0 if self.score in WITH_IMAGES else max(1, len(group.consumes))
+            one = ladder([scores[unit] for unit in group.units], step, least, relative)
+            if len(one.widths) > 1:
+                found[group.name] = one
+        return found
+
+    def same_share(
+        self,
+        analysis: Analysis,
+        name: str,
+        target: float,
+        ladders: Mapping[str, Ladder],
+        removal: Callable[[Mapping[str, int]], set[int]],
+    ) -> tuple[set[int], Graph]:
+        """Every group at the same share of its widths, the largest that meets the target."""
+        low, high = 0.0, 1.0
+        found: tuple[set[int], Graph] | None = None
+        for _ in range(9):
+            share = (low + high) / 2
+            widths = {key: _nearest(one, share) for key, one in ladders.items()}
+            removed = removal({key: one.full - widths[key] for key, one in ladders.items()})
+            made = cut(analysis, removed)
+            if self.exact(name, made) <= target * (1 + TOLERANCE[name] / 2):
+                found, low = (removed, made), share
+            else:
+                high = share
+        if found is None:
+            raise PruneError(f"[prune] {name}: no share of every group meets {target:.4g}: ask for more")
+        return found
+
+    def by_price(
+        self,
+        analysis: Analysis,
+        name: str,
+        target: float,
+        ladders: Mapping[str, Ladder],
+        removal: Callable[[Mapping[str, int]], set[int]],
+        exact: bool,
+    ) -> tuple[set[int], Graph]:
+        """The widths of least error under the target, corrected by the exact price of what was found."""
+        fitted = self.fitted(name, analysis, list(ladders), removal)
+        aim, best = target, None
+        for _ in range(_CORRECTIONS if exact else 1):
+            widths, _price = search(ladders, fitted, aim)
+            removed = removal({key: one.full - widths[key] for key, one in ladders.items()})
+            made = cut(analysis, removed)
+            got = self.exact(name, made)
+            if got <= target * (1 + 1e-9) and (best is None or got > best[2]):
+                best = (removed, made, got)
+            if not exact or (got <= target * (1 + 1e-9) and got >= target * (1 - TOLERANCE[name] / 2)):
+                best = best or (removed, made, got)
+                break
+            if got > target and all(widths[key] == one.widths[-1] for key, one in ladders.items()):
+                raise PruneError(
+                    f"[prune] {name}: {target:.4g} is asked: the narrowest form has {got:.4g}, at least that"
+                )
+            aim *= min(0.99, target / got) if got > target else min(1.02, target / got)
+        if best is None:
+            raise PruneError(f"[prune] {name}: {got:.4g} is the nearest to {target:.4g}: ask for less")
+        return best[0], best[1]
+
+    def fitted(
+        self,
+        name: str,
+        analysis: Analysis,
+        groups: list[str],
+        removal: Callable[[Mapping[str, int]], set[int]],
+    ) -> prices.Price:
+        if name == "keep":
+            return prices.units_price(analysis, [group.name for group in analysis.groups])
+        if name == "latency_ms":
+            assert self.cost is not None
+            parts = prices.milliseconds_of(self.cost)
+        else:
+            parts = prices.macs_of if name == "macs" else prices.params_of
+        return prices.fit_price(analysis, groups, parts, removal, seed=self.seed)
+
+    def exact(self, name: str, graph: Graph) -> float:
+        """What a graph costs of a budget."""
+        if name == "latency_ms":
+            assert self.cost is not None
+            return self.cost.graph_ms(graph)
+        if name == "keep":
+            return float(sum(len(group.units) for group in analyse(graph).groups))
+        counts = count(graph)
+        return float(counts.macs if name == "macs" else counts.params)
+
+    def record(self) -> dict[str, Any]:
+        """What became of the original, as JSON takes it."""
+        left = {group.name: len(group.units) for group in analyse(self.now).groups}
+        before, after = count(self.original), count(self.now)
+        if "budget" in self.notes:
+            budget = self.notes["budget"]
+            budget["predicted"] = self.exact(budget["name"], self.now)
+        return {
+            "groups": [
+                {"name": group.name, "units": len(group.units), "kept": left.get(group.name, 1)}
+                for group in self.first.groups
+            ],
+            "closed": [asdict(closed) for closed in self.first.closed],
+            "macs": [before.macs, after.macs],
+            "params": [before.params, after.params],
+            "refitted": self.layers,
+            **self.notes,
+        }
+
+
+def _step(full: int) -> int:
+    """Multiples that kernels like, finer in narrow groups."""
+    return next((step for least, step in ((96, 16), (32, 8), (16, 4), (8, 2)) if full >= least), 1)
+
+
+def _nearest(one: Ladder, share: float) -> int:
+    return min(one.widths, key=lambda width: (abs(width - share * one.full), -width))
+
+
+def _reasons(analysis: Analysis) -> str:
+    named = [f"{closed.name}: {closed.reason}" for closed in analysis.closed[:3]]
+    return "; ".join(named) or "the graph has no layer with weights"
+
+
+def _all_dead(analysis: Analysis, dead: set[int], protect: frozenset[str]) -> set[int]:
+    """As many of the dead as can go while only dead ones go."""
+    scores = {unit: 0.0 if unit in dead else 1e9 for unit in analysis.units}
+    counts = {
+        group.name: min(len(dead & set(group.units)), len(group.units) - 1)
+        for group in analysis.groups
+        if group.name not in protect
+    }
+    counts = {name: number for name, number in counts.items() if number}
+    while counts:
+        gone = analysis.complete(analysis.allowed(scores, counts))
+        living = {analysis.units[unit].name for unit in gone - dead if unit in analysis.units}
+        if not living:
+            return gone
+        for name in living:  # lines that must lose equally many: fewer of them
+            counts[name] = counts.get(name, 1) - 1
+        counts = {name: number for name, number in counts.items() if number > 0}
+    return set()
