@@ -23,7 +23,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """A unit's time, nanoseconds. ns: the smaller of `passes`; kind, sizes: as in `Unit`."""
+    """A unit's time, nanoseconds. ns: what `passes` agree on; kind, sizes: as in `Unit`."""
 
     ns: float
     passes: tuple[float, ...]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from boards import Board, leftovers
 
+from edgekit.device.harness import runner
 from edgekit.device.inventory import Device, Limits
 from edgekit.device.parts import Part, Timer, on_board
 from edgekit.errors import InfrastructureError, InvalidMeasurementError, UsageError
@@ -65,3 +66,58 @@ def test_tools_that_time_whole_files_are_refused(device: Device, model: bytes) -
         on_board(device, model, lambda timer: None, runtime="benchmark_model")
     with pytest.raises(UsageError, match="threads = 0"):
         on_board(device, model, lambda timer: None, threads=0)
+
+
+class Clock:
+    """Nanoseconds that only pass while something runs."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.preempted = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now
+
+
+class Net:
+    """Takes the next of its times, from the first again after the last."""
+
+    def __init__(self, clock: Clock, times: list[int], preempted: bool = False) -> None:
+        self.clock, self.times, self.preempted, self.runs = clock, times, preempted, 0
+
+    def run(self) -> None:
+        self.clock.now += self.times[self.runs % len(self.times)]
+        self.runs += 1
+        self.clock.preempted += self.preempted
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(runner, "time", clock)
+    monkeypatch.setattr(runner, "preemptions", lambda: clock.preempted)
+    return clock
+
+
+def test_what_wakes_a_sleeping_processor_is_not_its_clock(clock: Clock) -> None:
+    """After another network the reference needs two runs until it is at its speed."""
+    reference = Net(clock, [90, 40, 20, 20])
+    found = runner.rounds_of(Net(clock, [100]), Net(clock, [160]), reference, 16)
+    assert found["reference_ns"] == 20 and found["more_ns"] == 60 and found["quiet"] == 16
+    assert reference.runs == 4 * 16
+
+
+def test_what_disturbs_some_rounds_only_ever_adds(clock: Clock) -> None:
+    often = Net(clock, [160, 160, 900, 160, 700])
+    found = runner.rounds_of(Net(clock, [100, 100, 100, 400]), often, Net(clock, [20]), 16)
+    assert found["more_ns"] == 60
+
+
+def test_a_network_alone_has_the_median_of_its_second_runs(clock: Clock) -> None:
+    found = runner.rounds_of(Net(clock, [300, 100]), None, Net(clock, [20]), 16)
+    assert found == {"once_ns": 100, "reference_ns": 20, "quiet": 48}
+
+
+def test_where_every_round_is_interrupted_all_of_them_count(clock: Clock) -> None:
+    found = runner.rounds_of(Net(clock, [100], preempted=True), Net(clock, [160]), Net(clock, [20]), 16)
+    assert found["quiet"] == 0 and found["more_ns"] == 60

@@ -30,6 +30,7 @@ import time
 import zipfile
 
 MIN_ROUNDS = 5
+REFERENCE_RUNS = 3
 
 
 class LiteRT:
@@ -328,10 +329,13 @@ def copies(runtime, job):
 
 
 def rounds_of(once, often, reference, rounds):
-    """Medians in nanoseconds over rounds in which nothing interrupted this thread, as far as there are any.
+    """Nanoseconds over rounds in which nothing interrupted this thread, as far as there are any.
 
-    The reference runs beside them, always the same: by it the clock of the moment can be told. It and a file
-    that is alone run twice a round and the second run counts, as that finds its own things in the caches.
+    The reference runs beside them, always the same: by it the clock of the moment can be told. What ran
+    before it leaves cold caches and sleeping parts of the processor, so that its first run does not count,
+    and of the next ones the fastest does. Over the rounds, lower quartiles: what disturbs only ever adds. A
+    file that is alone runs twice a round, finds its own things in the caches the second time, and has a
+    median.
     """
     turn = [(once, "once"), (often, "often")] if often else [(once, "before"), (once, "once")]
     rounds *= 1 if often else 3  # a whole network has no difference in which errors cancel
@@ -342,21 +346,27 @@ def rounds_of(once, often, reference, rounds):
     while len(quiet) < rounds and len(disturbed) < 5 * rounds:
         if often:
             random.shuffle(turn)
-        taken, before = {}, preemptions()
-        for model, name in [(reference, "cold"), (reference, "reference"), *turn]:
-            start = time.perf_counter_ns()
-            model.run()
-            taken[name] = time.perf_counter_ns() - start
+        before = preemptions()
+        reference.run()
+        taken = {"reference": min(timed(reference) for _ in range(REFERENCE_RUNS))}
+        taken.update((name, timed(model)) for model, name in turn)
         (quiet if preemptions() == before else disturbed).append(taken)
-    rows = quiet if len(quiet) == rounds else quiet + disturbed
+    rows = quiet if len(quiet) >= MIN_ROUNDS else quiet + disturbed
     found = {
-        "once_ns": median([row["once"] for row in rows]),
-        "reference_ns": median([row["reference"] for row in rows]),
+        "once_ns": quantile([row["once"] for row in rows], 0.5),
+        "reference_ns": quantile([row["reference"] for row in rows], 0.25),
         "quiet": len(quiet),
     }
     if often:
-        found["more_ns"] = median([row["often"] - row["once"] for row in rows])
+        low = [quantile([row[name] for row in rows], 0.25) for name in ("once", "often")]
+        found["more_ns"] = low[1] - low[0]
     return found
+
+
+def timed(model):
+    start = time.perf_counter_ns()
+    model.run()
+    return time.perf_counter_ns() - start
 
 
 def preemptions():
@@ -367,10 +377,12 @@ def preemptions():
     return 0 if which is None else resource.getrusage(which).ru_nivcsw
 
 
-def median(numbers):
+def quantile(numbers, share):
     ordered = sorted(numbers)
-    middle = len(ordered) // 2
-    return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def seconds_since_boot():

@@ -38,6 +38,7 @@ def side_by_side(
     rng = None if seed is None else np.random.default_rng(seed)
     written: list[Operator] = []
     ends: list[tuple[str, Tensor]] = []
+    bounds: dict[int, list[Tensor]] = {}
     for copy in range(copies):
         own: dict[Tensor, Tensor] = dict(shared)
         for op in operators:
@@ -47,7 +48,7 @@ def side_by_side(
             read = [None if tensor is None else own[tensor] for tensor in op.inputs]
             written.append(replace(op, inputs=read, outputs=[own[tensor] for tensor in op.outputs]))
         for i, tensor in enumerate(outputs):
-            end = own[tensor] if whole else _first_element(own[tensor], written)
+            end = own[tensor] if whole else _first_element(own[tensor], written, bounds)
             ends.append((f"out{copy}.{i}", end))
     signature = Signature([(tensor.name, tensor) for tensor in shared.values()], ends)
     return pack(written, signature, name="unit", description="edgekit: operators side by side")
@@ -87,14 +88,16 @@ def _is_weight(tensor: Tensor) -> bool:
     return (tensor.quant is not None or tensor.dtype.startswith("float")) and bool(tensor.shape)
 
 
-def _first_element(tensor: Tensor, written: list[Operator]) -> Tensor:
+def _first_element(tensor: Tensor, written: list[Operator], bounds: dict[int, list[Tensor]]) -> Tensor:
+    """bounds: begin and size by rank, shared by all."""
     rank = len(tensor.shape)
     if not rank:
         return tensor
+    if rank not in bounds:
+        numbers = {"begin": np.zeros(rank, np.int32), "size": np.ones(rank, np.int32)}
+        bounds[rank] = [Tensor(name, (rank,), "int32", data) for name, data in numbers.items()]
     result = replace(tensor, name=f"{tensor.name}/one", shape=(1,) * rank)
-    begin = Tensor("begin", (rank,), "int32", np.zeros(rank, np.int32))
-    size = Tensor("size", (rank,), "int32", np.ones(rank, np.int32))
-    written.append(Operator("SLICE", [tensor, begin, size], [result], schema.SliceOptionsT()))
+    written.append(Operator("SLICE", [tensor, *bounds[rank]], [result], schema.SliceOptionsT()))
     return result
 
 
@@ -104,5 +107,7 @@ def _random(rng: np.random.Generator, tensor: Tensor) -> np.ndarray:
         spread = max(tensor.shape[1:], default=1) if len(tensor.shape) > 1 else 1
         numbers = (rng.random(tensor.shape, np.float32) - np.float32(0.5)) / np.float32(spread**0.5)
         return numbers.astype(tensor.dtype)
-    bound = 127 if tensor.dtype == "int8" else 1000
-    return rng.integers(-bound, bound + 1, tensor.shape, dtype=tensor.dtype)
+    if tensor.dtype == "int8":
+        drawn = np.frombuffer(rng.bytes(int(np.prod(tensor.shape))), np.int8)
+        return np.maximum(drawn, np.int8(-127)).reshape(tensor.shape)
+    return rng.integers(-1000, 1001, tensor.shape, dtype=tensor.dtype)
