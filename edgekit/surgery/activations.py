@@ -73,7 +73,7 @@ def replace_activations(
         node.op, node.attrs = "relu6", {}
         changed.append(node.output)
         ramps.append(_ramp_site(node, x, there, before, behind))
-    fits = refits(layers.first_reached(changed), reference)
+    fits = refits(graph, layers.first_reached(changed), reference)
     return changes, left, [*fits, *ramps]  # of two sites at one layer its weights come first
 
 

@@ -4,8 +4,8 @@
 
 It has more multiplications and runs nearer to the machine's limit: where it is cheaper, costs say. It starts
 from the product of both kernels, the activation between them replaced by its best line, channel by channel,
-and is then fitted by least squares to what the depthwise layer gave. Without an activation between, and
-nothing added at the borders, it is the same function.
+and is then fitted by least squares to what the depthwise layer gave; the layers behind it follow. Without an
+activation between, and nothing added at the borders, it is the same function.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import run_node
 from edgekit.graph.shapes import infer_shapes
 from edgekit.passes.fold_batch_norm import affine
-from edgekit.surgery.layers import Layer, Layers, channel_samples, new_weight, refit
+from edgekit.surgery.layers import Layer, Layers, channel_samples, new_weight, refit, refits
 from edgekit.surgery.least_squares import MAX_UNKNOWNS
 from edgekit.surgery.paired import Site
 from edgekit.surgery.record import Change, Left
@@ -103,7 +103,11 @@ def fuse_pairs(
         kernel = pair.wide.node.inputs[1].shape  # type: ignore[union-attr]
         channels, size = f"{kernel[1]} to {kernel[0]}", "x".join(map(str, kernel[2:]))
         changes.append(Change(pair.wide.name, f"{pair.narrow.name} and depthwise to one {channels} {size}"))
-    return changes, left, sites
+    fused = {change.module for change in changes}
+    layers = Layers(graph)
+    outs = [layer.out for layer in layers.found.values() if layer.name in fused]
+    taken = {site.before for site in sites}
+    return changes, left, [*sites, *refits(graph, layers.first_reached(outs), reference, taken)]
 
 
 def _fuse(graph: Graph, pair: Pair, there: Value) -> list[Site]:

@@ -127,7 +127,7 @@ def drop_gates(
     present = {v.name: v for v in graph.values()}
     still = [present[v.name] for v in (*products, *(g.map for g in found)) if v.name in present]
     taken = {site.before for site in sites}
-    sites += refits(layers.first_reached(still), reference, taken)
+    sites += refits(graph, layers.first_reached(still), reference, taken)
     return changes, left, [site for site in sites if site.before in set(graph.nodes)]
 
 

@@ -2,8 +2,8 @@
 
 The nine numbers of a channel and its constant are those with which its output is nearest, by least squares,
 to what the large kernel gave: on patches of the calibration images, as the changed network sees them.
-They start from the middle of the large kernel. Stride and dilation stay, the padding shrinks by what the
-kernel loses, so that every output stays at its place.
+They start from the middle of the large kernel; the layers behind are fitted as well. Stride and dilation
+stay, the padding shrinks by what the kernel loses, so that every output stays at its place.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def shrink_kernels(
         assert infer_shapes(node) == (node.output.shape,)
         changes.append(Change(node.source, f"{_sizes(sides)} depthwise to {_sizes(kept)}"))
         shrunk.append(layer)
-    return changes, left, refits(shrunk, reference)
+    behind = layers.first_reached([layer.out for layer in shrunk])
+    return changes, left, refits(graph, [*shrunk, *behind], reference)
 
 
 def _reason(node: Node, foreign: bool) -> str:

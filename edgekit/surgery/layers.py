@@ -145,8 +145,10 @@ class Readers(NamedTuple):
     shifts: bool
 
 
-def refit(layer: Layer, meant: Value) -> Site | None:
-    """The site that gives a layer the weights with which `out` is nearest to `meant`; None where none can."""
+def refit(layer: Layer, meant: Value, beside: Value | None = None) -> Site | None:
+    """The site that gives a layer the weights with which `out`, with `beside` added to it, is nearest to
+    `meant`; None where none can.
+    """
     if not least_squares.fits(layer.node):
         return None
 
@@ -157,20 +159,49 @@ def refit(layer: Layer, meant: Value) -> Site | None:
 
     x = layer.node.inputs[0]
     assert x is not None
-    return Site(layer.node, x, meant, fit)
+    return Site(layer.node, x, meant, fit, beside)
 
 
-def refits(layers: Iterable[Layer], reference: Graph, skip: Iterable[Node] = ()) -> list[Site]:
-    """A site for each layer that has its counterpart, by the name of its result, in the reference."""
+def refits(graph: Graph, layers: Iterable[Layer], reference: Graph, skip: Iterable[Node] = ()) -> list[Site]:
+    """A site for each layer that has its counterpart, by the name of its result, in the reference.
+
+    Where the result joins a sum whose other part is there by then, the sum is what is to be met: the layer
+    repairs what the other part has lost.
+    """
     meant, skipped = {v.name: v for v in reference.values()}, set(skip)
+    sums, places = _sums(graph, reference), {node: i for i, node in enumerate(graph.nodes)}
+    made = {v: i for node, i in places.items() for v in node.outputs}
     sites = []
     for layer in dict.fromkeys(layers):
         there = meant.get(layer.out.name)
         if layer.node in skipped or there is None or there.shape != layer.out.shape:
             continue
-        if site := refit(layer, there):
+        total, beside = sums.get(layer.out) or (there, None)
+        if beside is not None and made.get(beside, -1) > places[layer.node]:
+            total, beside = there, None
+        if site := refit(layer, total, beside):
             sites.append(site)
     return sites
+
+
+def _sums(graph: Graph, reference: Graph) -> dict[Value, tuple[Value, Value]]:
+    """For what is read by one addition alone: the reference's sum and the other part of this one."""
+    theirs = {node.output.name: node for node in reference.nodes if node.op == "add"}
+    counts = graph.use_counts()
+    found: dict[Value, tuple[Value, Value]] = {}
+    for node in graph.nodes:
+        there = theirs.get(node.output.name)
+        if node.op != "add" or there is None or len(node.operands) != 2 or _acts(node) or _acts(there):
+            continue
+        for value, other in (node.operands, node.operands[::-1]):
+            same = value.shape == other.shape == there.output.shape
+            if same and counts[value] == 1 and not other.is_constant:
+                found[value] = (there.output, other)
+    return found
+
+
+def _acts(node: Node) -> bool:
+    return bool(node.attrs.get("activation"))
 
 
 def scale_output(layer: Layer, scale: Tensor, shift: Tensor | None = None) -> None:

@@ -34,12 +34,20 @@ class Site:
 
     sees: a value of the changed graph that is computed by then. meant: a value of the reference.
     fit: gets both, one tensor a chunk.
+    beside: a value of the changed graph, computed by then, that is added to what is fitted: `meant` is the
+        sum, and the fit gets what is missing of it.
     """
 
     before: Node
     sees: Value
     meant: Value
     fit: Fit
+    beside: Value | None = None
+
+    @property
+    def seen(self) -> set[Value]:
+        """The values of the changed graph that it looks at."""
+        return {self.sees} if self.beside is None else {self.sees, self.beside}
 
 
 class _Walk:
@@ -104,7 +112,7 @@ def fit_front_to_back(
     active: list[tuple[_Walk, _Walk]] = []
     with torch.inference_mode():
         for i, site in enumerate(ordered):
-            wanted = ({s.sees for s in ordered[i:]}, {s.meant for s in ordered[i:]})
+            wanted = _wanted(ordered[i:])
             stop = (places[site.before], made.get(site.meant, 0))
             most = each * (max(ours[stop[0] :]) + max(theirs[stop[1] :]))
             while len(active) < min(len(parts), max(1, BUDGET_BYTES // most)):
@@ -113,12 +121,22 @@ def fit_front_to_back(
                 _advance(active[-1], stop)
             for pair in active:
                 _advance(pair, stop)
-            site.fit([p[0].seen[site.sees] for p in active], [p[1].seen[site.meant] for p in active])
-            later = ({s.sees for s in ordered[i + 1 :]}, {s.meant for s in ordered[i + 1 :]})
+            meant = [theirs_now.seen[site.meant] for _, theirs_now in active]
+            if site.beside is not None:
+                meant = [
+                    t - ours_now.seen[site.beside] for t, (ours_now, _) in zip(meant, active, strict=True)
+                ]
+            site.fit([ours_now.seen[site.sees] for ours_now, _ in active], meant)
+            later = _wanted(ordered[i + 1 :])
             for pair in active:
                 for one, kept in zip(pair, later, strict=True):
                     one.wanted = kept
                     one.seen = {v: t for v, t in one.seen.items() if v in kept}
+
+
+def _wanted(sites: Sequence[Site]) -> tuple[set[Value], set[Value]]:
+    """What sites look at in the changed graph and in the reference."""
+    return {value for site in sites for value in site.seen}, {site.meant for site in sites}
 
 
 def _advance(pair: tuple[_Walk, _Walk], stop: tuple[int, int]) -> None:
