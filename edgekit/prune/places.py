@@ -90,3 +90,31 @@ def kept_sizes(kept: np.ndarray) -> list[int]:
         raise Conflict("what is left is no rectangle")
     sizes[last] = int(lengths[0]) if len(lengths) else 0
     return sizes
+
+
+def along_axis(index: np.ndarray, axis: int, rank: int) -> np.ndarray:
+    return index.reshape([-1 if dim == axis else 1 for dim in range(rank)])
+
+
+def blocks_left(read: np.ndarray, width: int, *, whole: bool = False) -> list[int]:
+    """The groups of `width` channels that are left, in order; each must lie together and be equally long."""
+    owners = (read // width).tolist()
+    order = list(dict.fromkeys(owners))
+    size = len(owners) // len(order)
+    if owners != [group for group in order for _ in range(size)]:
+        raise Conflict("its groups would have different sizes, or channels of another group")
+    if whole and (size != width or (read.reshape(-1, width) % width != np.arange(width)).any()):
+        raise Conflict("part of a group would go")
+    return order
+
+
+def without(shape: tuple[int, ...], *dims: int) -> tuple[int, ...]:
+    return tuple(1 if dim in dims else size for dim, size in enumerate(shape))
+
+
+def swapped(places: Places, shape: tuple[int, ...]) -> tuple[Places, tuple[int, ...]]:
+    """Places in a tag whose last two dimensions change places."""
+    found = [c.swapaxes(-1, -2) for c in coordinates(places, shape)]
+    found[-1], found[-2] = found[-2], found[-1]
+    left = (*shape[:-2], shape[-1], shape[-2])
+    return positions(found, left), left
