@@ -6,12 +6,15 @@ their lowest scores; those that constraints tie together are chosen by an intege
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from edgekit.errors import PruneError
 
@@ -24,7 +27,7 @@ Line = tuple[tuple[int, int], ...]  # (class, how often)
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """groups: name -> units. rows, prefixes, derived: as the coupling has them, in classes.
+    """groups: name -> units. rows, prefixes, grids, derived: as the coupling has them, in classes.
 
     values: the classes of each value, of which one must stay.
     """
@@ -32,6 +35,7 @@ class Choice:
     groups: dict[str, tuple[int, ...]]
     rows: list[list[np.ndarray]]
     prefixes: list[list[np.ndarray]]
+    grids: list[np.ndarray]
     derived: list[tuple[int, set[int]]]
     values: list[np.ndarray]
 
@@ -57,7 +61,10 @@ def choose(choice: Choice, scores: dict[int, float], remove: dict[str, int]) -> 
             left = {name: [u for u in choice.groups[name] if u not in gone] for name in names}
             needed = {frozenset(line) for _, line in choice.derived}
             needed |= {frozenset(classes.tolist()) for classes in choice.values}
-            gone |= _program(left, counts, rows, prefixes, [line - gone for line in needed], scores)
+            remain = [line - gone for line in needed]
+            equal = None if prefixes else _equal_lines(left, counts, rows, remain, scores)
+            program = (left, counts, rows, prefixes, remain, scores)
+            gone |= _program(*program) if equal is None else equal
     return _spared(choice, gone, scores)
 
 
@@ -85,9 +92,24 @@ def _lines(
         empties = any(line <= more for whole, line in choice.derived if not whole) or any(
             set(classes.tolist()) <= more for classes in choice.values
         )
-        if not empties and all(_straight(lines, more) for lines in choice.rows):
+        if not empties and _fits(choice, more):
             gone = more
     return gone
+
+
+def _fits(choice: Choice, gone: set[int]) -> bool:
+    return all(_straight(lines, gone) for lines in choice.rows) and all(
+        _rectangle(grid, gone) for grid in choice.grids
+    )
+
+
+def _rectangle(grid: np.ndarray, gone: set[int]) -> bool:
+    """Whether the lines that are not gone whole are those of some indices of every dimension."""
+    alive = np.asarray(np.isin(grid, list(gone), invert=True).any(axis=-1))
+    dims = range(alive.ndim)
+    return int(alive.sum()) == math.prod(
+        int(alive.any(tuple(d for d in dims if d != dim)).sum()) for dim in dims
+    )
 
 
 def _straight(lines: list[np.ndarray], gone: set[int]) -> bool:
@@ -155,6 +177,55 @@ def _components(
             else:
                 entry[2].append((lines, sizes))
     return list(found.values())
+
+
+def _equal_lines(
+    units: dict[str, list[int]],
+    counts: dict[str, int],
+    rows: list[list[Line]],
+    needed: list[frozenset[int]],
+    scores: dict[int, float],
+) -> set[int] | None:
+    """What the integer program would find where every unit lies in one line: the lowest of each line.
+
+    None where units lie in several lines or none, or a group in lines that need not be equal to each other.
+    """
+    lines = sorted({line for found in rows for line in found})
+    line_of = {unit: i for i, line in enumerate(lines) for unit, _ in line}
+    owner = {unit: name for name, found in units.items() for unit in found}
+    if sum(map(len, lines)) != len(line_of) or line_of.keys() != owner.keys():
+        return None
+    if len({n for line in lines for _, n in line}) > 1 or any(
+        members
+        and members <= owner.keys()
+        and not any(members.issuperset(unit for unit, _ in line) for line in lines)
+        for members in needed
+    ):
+        return None
+    at = {line: i for i, line in enumerate(lines)}
+    pairs = np.array([(at[found[0]], at[line]) for found in rows for line in found]).T
+    links = coo_array((np.ones(pairs.shape[1], bool), (pairs[0], pairs[1])), (len(lines), len(lines)))
+    part = connected_components(links, directed=False)[1]
+    parts: dict[int, set[str]] = {}
+    for unit, name in owner.items():
+        parts.setdefault(int(part[line_of[unit]]), set()).add(name)
+    if sum(map(len, parts.values())) != len(units):
+        return None
+    gone: set[int] = set()
+    for number, names in parts.items():
+        ranked = [
+            sorted((unit for unit, _ in line), key=lambda unit: (scores.get(unit, 0.0), unit))
+            for i, line in enumerate(lines)
+            if part[i] == number
+        ]
+        options = []
+        for lost in range(min(map(len, ranked))):
+            chosen = [unit for line in ranked for unit in line[:lost]]
+            taken = Counter(owner[unit] for unit in chosen)
+            missed = sum(abs(taken[name] - max(0, counts[name])) for name in names)
+            options.append((missed, sum(scores.get(unit, 0.0) for unit in chosen), chosen))
+        gone.update(min(options)[2])
+    return gone
 
 
 def _program(

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from edgekit.errors import PruneError
+from edgekit.graph.channels import STATISTICS
 from edgekit.graph.channels.atoms import varying
 from edgekit.graph.channels.tags import aligned, padded
 from edgekit.graph.check import check
@@ -97,8 +98,11 @@ class _Cut(Replay):
         for i, value in enumerate(node.inputs):
             if value is None or value is main:
                 continue
-            sizes = padded(value.shape, rank)
+            source = self.coupling.repeated(value)
+            sizes = padded(source.shape, rank)
             here = [dim for dim in range(rank) if whole[dim] > 1 and sizes[dim] == 1]
+            if any(padded(value.shape, rank)[dim] > 1 for dim in here):
+                operands[i] = self.constant(source) if source.is_constant else self.values[source]
             expected = tuple(1 if dim in here else size for dim, size in enumerate(whole))
             if value.is_constant:
                 if varying(np.empty(expected)):
@@ -126,7 +130,8 @@ class _Cut(Replay):
         tag = self.tag(node.inputs[0])
         given = node.attrs["dims"] if "dims" in node.attrs else (node.attrs["dim"],)
         dims = sorted(d % tag.ndim for d in given)
-        take = dropped if node.op == "sum" else settled
+        lost = node.op == "sum" or (node.op in STATISTICS and not varying(self.tag(node.output)))
+        take = dropped if lost else settled
         places = take(self.place(node.inputs[0]), tag.shape, dims)
         if len(node.output.shape) < tag.ndim:
             places = np.squeeze(places, tuple(dims))
@@ -159,11 +164,14 @@ class _Cut(Replay):
         x = node.inputs[0]
         tag = self.tag(x)
         attrs = dict(node.attrs)
-        if found is None and node.op == "linear":
-            return attrs, [self.place(x)] if varying(self.tag(node.output)) else self.closed(node)
-        if found is None:
-            return attrs, [self._depthwise(node, operands, attrs)]
         axis = tag.ndim - 1 if node.op == "linear" else 1
+        if found is None:
+            out = self.tag(node.output).shape
+            if varying(np.empty(out)) and out[axis] == 1:  # the same map at every kept place
+                return attrs, [self.reduced(x, out)]
+            return attrs, self.closed(node) if node.op == "linear" else [
+                self._depthwise(node, operands, attrs)
+            ]
         read = settled(self.place(x), tag.shape, [d for d in range(tag.ndim) if d != axis]).reshape(-1)
         weight = node.operands[1]
         made = np.flatnonzero(self.kept(found.made))
@@ -262,9 +270,10 @@ class _Cut(Replay):
         self, a: Places, a_shape: tuple[int, ...], b: Places, b_shape: tuple[int, ...]
     ) -> tuple[Places, tuple[int, ...]]:
         m, n = len(a_shape) - 2, len(a_shape) - 1
-        if a_shape[m] > 1 and b_shape[n] > 1:
-            a = settled(a, a_shape, [m])
-            a_shape = (*a_shape[:m], 1, a_shape[n])
+        if a_shape[m] > b_shape[n] > 1:
+            b, b_shape = settled(b, b_shape, [n]), without(b_shape, n)
+        elif a_shape[m] > 1 and b_shape[n] > 1:
+            a, a_shape = settled(a, a_shape, [m]), without(a_shape, m)
         summed_a, left_a = dropped(a, a_shape, [m]), without(a_shape, m)
         summed_b, left_b = swapped(dropped(b, b_shape, [n]), without(b_shape, n))
         if left_a[n] > 1 or left_b[n] > 1:

@@ -112,6 +112,7 @@ class Analysis:
             {group.name: group.units for group in self.groups},
             [[labels[line] for line in lines] for lines in coupling.rows],
             [[labels[line] for line in lines] for lines in coupling.prefixes],
+            [labels[grid] for grid in coupling.grids],
             self._derived,
             [np.unique(labels[tag]) for tag in coupling.tags.values() if tag.any()],
         )

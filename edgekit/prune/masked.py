@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 import torch
 
-from edgekit.graph.channels import depthwise
+from edgekit.graph.channels import STATISTICS, depthwise
 from edgekit.graph.channels.atoms import Tag, varying
 from edgekit.graph.ir import Node, Value
 from edgekit.graph.ops import OPS
@@ -48,9 +48,23 @@ def masked(analysis: Analysis, removed: Collection[int]) -> Callable[[Sequence[T
             ]
         if kind == "normalize":
             return [_normalized(node, args, coupling.tags[node.output], kept)]
+        if node.op in STATISTICS and not varying(coupling.tags[node.output]):
+            x = node.operands[0]
+            there = kept(coupling.tags[x]) if x in coupling.tags else torch.ones((), dtype=torch.bool)
+            return [_statistic(node, args[0], there)]
         return run_node(node, args)
 
     return lambda inputs: run(analysis.graph, inputs, apply=apply)
+
+
+def _statistic(node: Node, x: Tensor | None, there: Tensor) -> Tensor:
+    """The average or the maximum of what is kept."""
+    assert x is not None
+    dims, keepdim = tuple(node.attrs["dims"]), node.attrs["keepdim"]
+    there = there.expand(x.shape)
+    if node.op == "amax":
+        return torch.where(there, x, -torch.inf).amax(dims, keepdim)
+    return (x * there).sum(dims, keepdim) / there.sum(dims, keepdim)
 
 
 def _normalized(node: Node, args: list[Tensor | None], tag: Tag, kept: Callable[[Tag], Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgekit.graph.channels import every
 from edgekit.graph.channels.atoms import Tag, varying
 from edgekit.graph.channels.tags import padded, written_out
 from edgekit.graph.ir import Node
@@ -17,7 +18,6 @@ from edgekit.prune.places import (
     Conflict,
     Places,
     agree,
-    along_axis,
     blocks_left,
     coordinates,
     kept_sizes,
@@ -120,9 +120,9 @@ def _slice(replay: Replay, node: Node, operands: Operands, attrs: Attrs) -> list
     dim = attrs["dim"] % tag.ndim
     if tag.shape[dim] == 1:
         return [places]
-    if attrs.get("step", 1) != 1:
-        return replay.closed(node)
-    start = attrs["start"]
+    start, step = attrs["start"], attrs.get("step", 1)
+    if step != 1:
+        return [_steps(replay, node, attrs)] if every(node, tag.shape[dim]) else replay.closed(node)
     end = start + node.output.shape[dim]
     before, count = _count(replay, tag, dim, 0, start), _count(replay, tag, dim, start, end)
     attrs["start"], attrs["end"] = before, before + count
@@ -153,6 +153,21 @@ def _piece(
     return settled(positions(found, shape), shape, lost)
 
 
+def _steps(replay: Replay, node: Node, attrs: Attrs) -> Places:
+    """One of each `step` elements, which stand and fall together."""
+    tag, places = replay.tag(node.inputs[0]), replay.place(node.inputs[0])
+    dim, start, step = attrs["dim"] % tag.ndim, attrs["start"], attrs["step"]
+    size = places.shape[dim]
+    found = coordinates(places.take(range(start, size, step), dim), tag.shape)
+    if size % step or (found[dim] % step != start).any():
+        raise Conflict("it would take others in its steps")
+    found[dim] = found[dim] // step
+    attrs["end"] = size
+    shape = tuple(n // step if d == dim else n for d, n in enumerate(tag.shape))
+    result = replay.tag(node.output)
+    return settled(positions(found, shape), shape, [d for d in range(tag.ndim) if shape[d] > result.shape[d]])
+
+
 def _gather(replay: Replay, node: Node, operands: Operands, attrs: Attrs) -> list[Places]:
     return replay.closed(node) if not varying(replay.tag(node.output)) else [replay.place(node.inputs[0])]
 
@@ -169,14 +184,19 @@ def _pad(replay: Replay, node: Node, operands: Operands, attrs: Attrs) -> list[P
             places = settled(places, shape, [dim])
             shape[dim] = 1
             continue
-        if sum(size > 1 for size in shape) > 1:
-            raise Conflict("it pads lines that have lost different places")
-        places = np.pad(places + before, [(before, after) if d == dim else (0, 0) for d in range(tag.ndim)])
-        size = shape[dim] = shape[dim] + before + after
-        along = [slice(None)] * tag.ndim
-        for at, filled in ((0, range(before)), (places.shape[dim] - after, range(size - after, size))):
-            along[dim] = slice(at, at + len(filled))
-            places[tuple(along)] = along_axis(np.array(filled, np.int64), dim, tag.ndim)
+        found = coordinates(places, shape)
+        for d in range(tag.ndim):
+            if d != dim and (found[d] != found[d].take([0], dim)).any():
+                raise Conflict("it pads lines that are no longer straight")
+        width = [(before, after) if d == dim else (0, 0) for d in range(tag.ndim)]
+        own = np.pad(found[dim] + before, width)
+        shape[dim] += before + after
+        found = [np.pad(c, width, mode="edge") for c in found]
+        filled = np.r_[:before, shape[dim] - after : shape[dim]]
+        at = np.r_[:before, own.shape[dim] - after : own.shape[dim]]
+        np.moveaxis(own, dim, -1)[..., at] = filled
+        found[dim] = own
+        places = positions(found, shape)
     return [places]
 
 

@@ -41,7 +41,16 @@ class Replay:
     def result(self) -> Graph:
         outputs = [self.constant(v) if v.is_constant else self.values[v] for v in self.graph.outputs]
         inputs = [self.values[v] for v in self.graph.inputs]
-        return Graph(inputs, outputs, self.nodes, self.graph.name, self.graph.batchable)
+        return Graph(inputs, outputs, self._used(outputs), self.graph.name, self.graph.batchable)
+
+    def _used(self, outputs: list[Value]) -> list[Node]:
+        """Without what only repeated a value for those who now read the value itself."""
+        used, found = set(outputs), []
+        for node in reversed(self.nodes):
+            if node.op != "expand" or used.intersection(node.outputs):
+                used.update(node.operands)
+                found.append(node)
+        return found[::-1]
 
     def finish(self, made: Node, node: Node, places: list[Places]) -> None:
         """The proof: exactly what was to be kept, in the shape that torch gives it."""

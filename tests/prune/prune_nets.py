@@ -162,6 +162,39 @@ class Attention(nn.Module):
         return self.head(self.norms[2](x)[:, 0])
 
 
+class TalkingHeads(Attention):
+    """Scores are mixed over heads before and behind their softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.behind = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def attend(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4).unbind(0)
+        scores = self.before((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2).softmax(-1)
+        scores = self.behind(scores.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.proj((scores @ v).transpose(1, 2).reshape(n, length, -1))
+
+
+def rotated(x: Tensor) -> Tensor:
+    """Neighbours turned by an angle for each position and pair."""
+    angle = torch.arange(x.shape[-2])[:, None] * torch.linspace(0.1, 1, x.shape[-1] // 2).repeat_interleave(2)
+    angle = angle.to(x.dtype)
+    turned = torch.stack([-x[..., 1::2], x[..., ::2]], -1).reshape(x.shape)
+    return x * angle.cos() + turned * angle.sin()
+
+
+class Rotary(Attention):
+    """Queries and keys turned in pairs of channels by their position."""
+
+    def attend(self, x: Tensor) -> Tensor:
+        n, length, _ = x.shape
+        q, k, v = self.qkv(x).reshape(n, length, 3, self.heads, self.dim).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(rotated(q), rotated(k), v)
+        return self.proj(x.transpose(1, 2).reshape(n, length, -1))
+
+
 class Windows(nn.Module):
     """Shifted windows with a bias for each head and position, then four neighbours merged into one."""
 
@@ -220,6 +253,65 @@ class LinearAttention(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+class PaddedAttention(nn.Module):
+    """Linear attention whose denominator is one more value of each head, padded with ones."""
+
+    heads, dim = 3, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.qkv, self.proj = conv(3, 12), nn.Conv2d(12, 36, 1), conv(12, 12, 1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.hardswish(self.stem(x)), 2)
+        n, _, h, w = x.shape
+        q, k, v = self.qkv(x).reshape(n, self.heads, 3 * self.dim, h * w).transpose(-1, -2).chunk(3, -1)
+        y = F.relu(q) @ (F.relu(k).transpose(-1, -2) @ F.pad(v, (0, 1), value=1.0))
+        y = y[..., :-1] / (y[..., -1:] + 1e-3)
+        x = x + self.proj(y.transpose(-1, -2).reshape(n, -1, h, w))
+        return self.head(x.mean((2, 3)))
+
+
+class Statistics(nn.Module):
+    """Norms over channels written by hand, and a spatial gate from their average and their maximum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a, self.b, self.gate = (
+            conv(3, 12),
+            conv(12, 14),
+            conv(14, 10),
+            nn.Conv2d(2, 1, 3, padding=1),
+        )
+        self.head = nn.Linear(10, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        mean = x.mean(1, keepdim=True)
+        x = (x - mean) / ((x - mean).square().mean(1, keepdim=True) + 1e-5).sqrt()
+        x = F.normalize(self.a(x), dim=1) * 3
+        x = self.b(x)
+        gate = self.gate(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))
+        return self.head((x * gate.sigmoid()).mean((2, 3)))
+
+
+class State(nn.Module):
+    """Positions summed into a few states and read again; a convolution beside the channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.states, self.mix = conv(3, 12), nn.Conv1d(12, 10, 1), nn.Conv1d(12, 12, 1)
+        self.scales, self.head = nn.Conv1d(2, 1, 1), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.stem(x), 2).flatten(2)  # (N, C, L)
+        b, c = self.states(x).chunk(2, 1)
+        x = x + self.mix(x @ b.softmax(-1).transpose(1, 2)) @ c
+        both = torch.stack([x.mean(2), x.amax(2)], 1)  # (N, 2, C)
+        return self.head(self.scales(both).squeeze(1))
+
+
 class Next(nn.Module):
     """ConvNeXt's block with channels last, layer scale and a response normalised over channels."""
 
@@ -249,8 +341,13 @@ NETS: dict[str, type[nn.Module]] = {
         ShuffleOne,
         UNet,
         Attention,
+        TalkingHeads,
+        Rotary,
         Windows,
         LinearAttention,
+        PaddedAttention,
+        Statistics,
+        State,
         Next,
     )
 }

@@ -21,6 +21,7 @@ from edgekit.prune import Analysis, analyse, cut, masked
 
 SIZE = 16
 EXACT = 1e-11
+STAYS = {"Statistics": {"gate"}, "State": {"states"}}  # one channel; read by a product of two varying sides
 
 
 def captured(net: type[nn.Module], dtype: torch.dtype = torch.float64) -> Graph:
@@ -59,6 +60,9 @@ def test_a_cut_graph_is_the_masked_original(name: str) -> None:
     graph = captured(NETS[name])
     before = str(graph)
     analysis = analyse(graph)
+    outputs = {c.name for c in analysis.closed if c.reason == "it is an output of the network"}
+    assert outputs
+    assert {c.name for c in analysis.closed} - outputs == STAYS.get(name, set())
     plain = run(graph, images())
     for seed in range(3):
         for ratio in (0.25, 0.5, 0.7):

@@ -13,9 +13,10 @@ from edgekit.graph.channels.carried import (
     placed,
     weighs_one,
 )
-from edgekit.graph.channels.coupling import Coupling, couple
+from edgekit.graph.channels.coupling import STATISTICS, Coupling, couple, every
 
 __all__ = [
+    "STATISTICS",
     "Atom",
     "Coupling",
     "Families",
@@ -23,6 +24,7 @@ __all__ = [
     "carried",
     "couple",
     "depthwise",
+    "every",
     "placed",
     "weighs_one",
 ]

@@ -6,7 +6,7 @@ constants that enter a concatenation; a node passes them on as the column `chann
 pass, window   the input's, windows reach over no channels
 join           operands that are sized along a dimension are tied there; size 1 broadcasts freely
 scale          the input's, the parameters follow
-reduce         an average or a maximum ties what it reduces over; a sum contracts it
+reduce         a sum contracts; an average or a maximum is of what is kept, and ties it where more varies
 move           the movement itself runs on the tag
 weigh          the weight contracts the input's and makes new ones; depthwise passes them on
 product        what is summed over is tied on both sides, the rest passes
@@ -33,6 +33,7 @@ from edgekit.graph.channels.weave import Weaves
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import OPS
 
+STATISTICS = ("mean", "amax")
 _MOST_LINES = 4096  # a tag of more lines than this closes
 
 
@@ -51,8 +52,10 @@ class Weighing:
 class Coupling:
     """tags: of every value that is not constant. held: of a constant at one of its uses, (node, input).
 
-    labels: atom -> class, 0 for what stays. rows: lines that must lose equally many (atoms). prefixes: lines
-    whose kept counts must fall off by at most one. derived: (class, classes of its line): gone together.
+    labels: atom -> class, 0 for what stays. rows: lines (of atoms) that must lose equally many. grids: their
+    lines along the last dimension may go whole if a rectangle is left. prefixes: lines whose kept counts must
+    fall off by at most one. derived: (class, classes of its line): gone together. expanded: what an expand
+    makes -> what it repeats.
     """
 
     graph: Graph
@@ -60,11 +63,19 @@ class Coupling:
     held: dict[tuple[Node, int], Tag] = field(default_factory=dict)
     weighings: dict[Node, Weighing] = field(default_factory=dict)
     born: dict[Value, Tag] = field(default_factory=dict)  # constants that are channels themselves
+    expanded: dict[Value, Value] = field(default_factory=dict)
     rows: list[list[np.ndarray]] = field(default_factory=list)
+    grids: list[Tag] = field(default_factory=list)
     prefixes: list[list[np.ndarray]] = field(default_factory=list)
     derived: list[tuple[int, np.ndarray]] = field(default_factory=list)
     labels: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int32))
     reasons: dict[int, str] = field(default_factory=dict)  # atom that stays -> why
+
+    def repeated(self, value: Value) -> Value:
+        """What a join may read in place of `value`, since it broadcasts by itself."""
+        while value in self.expanded:
+            value = self.expanded[value]
+        return value
 
     def classes(self, tag: Tag) -> np.ndarray:
         return self.labels[tag]
@@ -152,6 +163,8 @@ class _Walk:
         if len(lines) > _MOST_LINES:
             return self.atoms.along(tag, dims[:-1], why)
         self.equal_rows(lines)
+        if len(dims) > 2:
+            self.found.grids.append(np.squeeze(tag))
         return tag
 
     def equal_rows(self, lines: np.ndarray) -> None:
@@ -182,7 +195,7 @@ class _Walk:
         for i, value in values.items():
             if i == main:
                 continue
-            sizes = padded(value.shape, rank)
+            sizes = padded(self.found.repeated(value).shape, rank)
             here = [dim for dim in varying(whole) if sizes[dim] == 1]
             expected = self.atoms.derive(whole, here, why)
             if value.is_constant:
@@ -204,7 +217,11 @@ class _Walk:
         tag = self.tag(node.inputs[0])
         dims = [dim % tag.ndim for dim in node.attrs["dims"]]
         why = f"{node.op} at {_where(node)} reduces it"
-        tag = self.atoms.derive(tag, dims, why) if node.op == "sum" else self.atoms.along(tag, dims, why)
+        statistics = node.op in STATISTICS and not self.exact and set(varying(tag)) <= set(dims)
+        if node.op == "sum" or statistics:
+            tag = self.atoms.derive(tag, dims, why)
+        else:
+            tag = self.atoms.along(tag, dims, why)
         return [tag if node.attrs["keepdim"] else np.squeeze(_flat(tag, dims), tuple(dims))]
 
     def _along(self, node: Node) -> list[Tag]:
@@ -259,8 +276,12 @@ class _Walk:
         tag = self.tag(x)
         groups, channels = node.attrs["groups"], x.shape[1]
         why = f"{node.op} at {_where(node)}"
-        tag = self.atoms.along(tag, [dim for dim in range(rank) if dim != 1], why)
         axis = OPS[node.op].weight_axis or 0
+        mixed = [dim for dim in range(2, rank) if not _apart(node, dim)]
+        tag = self.atoms.along(tag, mixed, why)
+        if tag.shape[1] == 1 and varying(tag):
+            return [tag]  # the same map at every kept place
+        tag = self.atoms.along(tag, [dim for dim in range(rank) if dim != 1], why)
         read = tag.reshape(-1) if varying(tag) else None
         shape = [1, -1, *[1] * (rank - 2)]
         if groups == channels > 1:
@@ -337,8 +358,12 @@ class _Walk:
     def multiplied(self, a: Tag, b: Tag, why: str) -> Tag:
         """(..., M, K) x (..., K, N): K is tied on both sides, one of M and N may vary."""
         m, n = a.ndim - 2, a.ndim - 1
-        if a.shape[m] > 1 and b.shape[n] > 1:
-            a = self.atoms.along(a, [m], f"{why} has two varying sides")
+        if a.shape[m] > 1 and b.shape[n] > 1:  # the shorter stays whole
+            both = f"{why} has two varying sides"
+            if a.shape[m] > b.shape[n]:
+                b = self.atoms.along(b, [n], both)
+            else:
+                a = self.atoms.along(a, [m], both)
         summed_a = self.atoms.derive(a, [m], why)
         summed_b = self.atoms.derive(b, [n], why).swapaxes(m, n)
         if summed_a.shape[n] > 1 or summed_b.shape[n] > 1:
@@ -355,6 +380,8 @@ class _Walk:
     def _move(self, node: Node) -> Iterable[Tag]:
         rule: Callable[[Node, Tag, str], Iterable[Tag]] | None = getattr(self, f"_move_{node.op}", None)
         why = f"{node.op} at {_where(node)} moves it"
+        if node.op == "expand":
+            self.found.expanded[node.output] = node.operands[0]
         if rule is None:
             return self._close(node)
         if node.op != "concat" and node.operands[0].is_constant:
@@ -419,10 +446,15 @@ class _Walk:
         dim, step = node.attrs["dim"] % tag.ndim, node.attrs.get("step", 1)
         if tag.shape[dim] == 1:
             return [tag]
-        if step != 1:
-            self.atoms.stay(tag, f"{why} in steps")
-            return [nothing(tag.ndim)]
         index = [slice(None)] * tag.ndim
+        if step != 1:
+            if not every(node, tag.shape[dim]):
+                self.atoms.stay(tag, f"{why} in steps")
+                return [nothing(tag.ndim)]
+            steps = np.moveaxis(tag, dim, -1)
+            self.atoms.along(steps.reshape(*steps.shape[:-1], -1, step), [tag.ndim], why)
+            index[dim] = slice(node.attrs["start"], None, step)
+            return [self.rectangle(without_constant(tag[tuple(index)]), why)]
         index[dim] = slice(node.attrs["start"], node.attrs["end"])
         return [self._piece(tag[tuple(index)], dim, why)]
 
@@ -447,8 +479,9 @@ class _Walk:
             if node.attrs.get("mode", "constant") != "constant" or min(pads[i], pads[i + 1]) < 0:
                 tag = self.atoms.along(tag, [dim], why)
                 continue
-            width = [(pads[i], pads[i + 1]) if d == dim else (0, 0) for d in range(tag.ndim)]
-            tag = self.rectangle(np.pad(tag, width), why)
+            fill = self.atoms.derive(tag, [dim], why)  # a line's padding goes with the last of the line
+            filled = [np.repeat(np.broadcast_to(fill, _sized(tag, dim, 1)), n, dim) for n in pads[i : i + 2]]
+            tag = self.rectangle(np.concatenate([filled[0], tag, filled[1]], dim), why)
         return [tag]
 
     def _move_expand(self, node: Node, tag: Tag, why: str) -> list[Tag]:
@@ -475,6 +508,26 @@ class _Walk:
 
     def _move_roll(self, node: Node, tag: Tag, why: str) -> list[Tag]:
         return [self.atoms.along(tag, [dim % tag.ndim for dim in node.attrs["dims"]], why)]
+
+
+def every(node: Node, size: int) -> bool:
+    """Whether a slice takes one of each `step` elements of a dimension: the same one of each."""
+    start, step = node.attrs["start"], node.attrs["step"]
+    return (
+        0 <= start < step and size % step == 0 and len(range(start, node.attrs["end"], step)) == size // step
+    )
+
+
+def _apart(node: Node, dim: int) -> bool:
+    """Whether a convolution reads one index of this dimension for each that it makes."""
+    side = dim - 2
+    padding = node.attrs["padding"]
+    before_and_after = padding[2 * side : 2 * side + 2] if node.op == "conv2d" else padding[side : side + 1]
+    return node.operands[1].shape[dim] == 1 == node.attrs["stride"][side] and not any(before_and_after)
+
+
+def _sized(tag: Tag, dim: int, size: int) -> tuple[int, ...]:
+    return tuple(size if d == dim else n for d, n in enumerate(tag.shape))
 
 
 def _where(node: Node) -> str:
