@@ -141,8 +141,8 @@ def build(
         typer.Option(
             "--prune",
             metavar="BUDGET",
-            help="0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE, dead. "
-            "Refused: not in this edgekit yet.",
+            help="0.5 (of the channels), macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE, dead; "
+            "see docs/steps.md.",
         ),
     ] = None,
     train: Annotated[

@@ -41,9 +41,7 @@ def sweep(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(
-            "--budget", metavar="3ms,4ms", help="Pruned to each of these latencies. Refused: not yet."
-        ),
+        typer.Option("--budget", metavar="3ms,4ms", help="Pruned to each of these latencies."),
     ] = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help="As in build; repeat for several.")

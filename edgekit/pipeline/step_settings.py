@@ -49,7 +49,8 @@ class Prune:
     keep: share of every group's channels that stays. macs, params: of the original's, at most this share.
     latency_ms: of the int8 artifact on `device`. dead: channels that are zero for every input.
     score: what ranks channels. scope: whether groups compete with each other ("global") or lose alike.
-    rounds: in how many goes. refit: the next layers by least squares on the calibration images.
+    rounds: in how many goes. protect: names of groups that stay whole.
+    refit: the next layers by least squares on the calibration images.
     """
 
     keep: float | None = None
@@ -58,9 +59,10 @@ class Prune:
     latency_ms: float | None = None
     dead: bool = False
     device: str = "host"
-    score: Literal["l1", "l2", "batch-norm", "taylor", "obs"] = "obs"
+    score: Literal["l1", "l2", "batch-norm", "taylor", "obs", "random"] = "obs"
     scope: Literal["global", "layer"] = "global"
     rounds: int = 1
+    protect: tuple[str, ...] = ()
     refit: bool = True
 
 

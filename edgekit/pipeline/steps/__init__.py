@@ -22,12 +22,13 @@ from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
 from edgekit.pipeline.step_settings import LITE_STEPS
 from edgekit.pipeline.steps.lite import LITE
+from edgekit.pipeline.steps.prune import PRUNE
 from edgekit.pipeline.steps.step import Context, Step
 from edgekit.pipeline.steps.train import TRAIN
 from edgekit.pipeline.variant import Variant
 from edgekit.pipeline.versions import versions
 
-STEPS: tuple[Step, ...] = (LITE, TRAIN)
+STEPS: tuple[Step, ...] = (LITE, PRUNE, TRAIN)
 _GRAPH, _RECORD = "graph.safetensors", "record.json"
 
 
