@@ -108,7 +108,7 @@ def prune(
         device: id of the inventory; "host" is this machine.
         calibration: as in `build`; channels are judged, and what is left is fitted, by what these images
             do. Without any, both is done without: channels go by the size of their weights.
-        settings: score, scope, rounds, refit, loss, measure, step, protect, seed: see
+        settings: score, scope, rounds, refit, loss, cost, measure, step, protect, seed: see
             edgekit.prune.prune_graph.
     Returns: an nn.Module of the same inputs and outputs, parameters under the original's paths; `.pruning` is
         the record of what went, and what could not and why.

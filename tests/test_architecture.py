@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.train": CORE | {"edgekit.data", "edgekit.files", "edgekit.zoo"},
     "edgekit.surgery": CORE | {"edgekit.passes"},
     "edgekit.prune": CORE | {"edgekit.cost.static"},
-    "edgekit.prune.module": CORE | {"edgekit.prune", "edgekit.capture", "edgekit.data.arrays"},
+    "edgekit.prune.module": CORE
+    | {"edgekit.prune", "edgekit.capture", "edgekit.cost.predict", "edgekit.data.arrays"},
     "edgekit.runtimes": CORE | {"edgekit.lower"},
     "edgekit.cost": CORE
     | {"edgekit.files", "edgekit.passes", "edgekit.quantize", "edgekit.targets", "edgekit.lower"}

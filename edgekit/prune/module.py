@@ -13,7 +13,6 @@ from torch import nn
 
 from edgekit.capture import capture, parameters
 from edgekit.data.arrays import array_images
-from edgekit.errors import PruneError
 from edgekit.graph.module import GraphModule, as_module
 from edgekit.prune.prune import prune_graph
 
@@ -38,7 +37,9 @@ def prune_module(
         given = array_images("calibration", calibration, parameters=parameters(module))
         images = [torch.from_numpy(array) for array in given.arrays]
     if latency_ms is not None:
-        raise PruneError("[prune] latency_ms: this edgekit has no table of times yet: macs, params or keep")
+        from edgekit.cost.predict import cost_for
+
+        settings.setdefault("cost", cost_for(device))
     settings = {**settings, "keep": keep, "macs": macs, "params": params, "latency_ms": latency_ms}
     done = prune_graph(graph, dead=dead, images=images, **settings)
     made = as_module(done.graph)

@@ -10,7 +10,6 @@ record of what was done, as JSON takes it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -29,16 +28,13 @@ from edgekit.prune.groups import Analysis, analyse
 from edgekit.prune.refit import refit as refit_layers
 from edgekit.prune.scores import WITH_IMAGES, Loss
 from edgekit.prune.scores import score as score_units
-from edgekit.prune.search import Ladder, ladder, search
+from edgekit.prune.widths import TOLERANCE, Plan
 
 Tensor = torch.Tensor
 Measure = Callable[[Graph], float]  # the p50 of a graph as it is built for the device, in milliseconds
 
 SCOPES = ("global", "layer")
 BUDGETS = ("keep", "macs", "params", "latency_ms")
-LEAST = 0.125  # of a group stays, whatever it costs
-TOLERANCE = {"keep": 0.02, "macs": 0.01, "params": 0.01, "latency_ms": 0.03}
-_CORRECTIONS = 10  # of a budget by the exact price of what was found
 _MEASUREMENTS = 4
 
 
@@ -88,7 +84,8 @@ def prune_graph(
         images: (N, ...), one tensor a graph input. loss: see edgekit.prune.scores.score.
         cost: predicts the milliseconds of graphs. measure: measures those of a graph that was found, and the
             budget is corrected until the measured figure is met.
-        step: multiples of units that widths are; default 16 in groups of 96 and more, else 8, 4, 2, 1.
+        step: multiples of units that widths are; else 16, 8, 4, 2, 1 by the size of the group, 16 in groups
+            of 32 and more for milliseconds, 96 else.
         protect: names of groups that stay whole.
     Raises: PruneError for settings that exclude each other, missing images or costs, and a budget that the
         narrowest form does not meet.
@@ -176,7 +173,7 @@ class _Pruning:
             if not gone:
                 break
             removed += len(gone)
-            self.take(cut(analysis, gone), analysis, gone)
+            self.take(analysis, gone, cut(analysis, gone), refit=False)
         self.notes["dead"] = removed
 
     def to_budget(self, name: str, budget: float, rounds: int, measure: Measure | None) -> None:
@@ -189,65 +186,65 @@ class _Pruning:
             self.notes["budget"] |= {"predicted": start, "why": "met before anything is cut"}
             return
         for turn in range(1, rounds):
-            self.round(name, start * (target / start) ** (turn / rounds), exact=False)
+            self.round(name, start * (target / start) ** (turn / rounds), last=False)
         if measure is None:
             self.round(name, target)
         else:
             self.measured_round(name, target, measure)
 
     def measured_round(self, name: str, target: float, measure: Measure) -> None:
-        """The last round, corrected until the measured figure is met."""
-        before, tries = (self.now, dict(self.kept), list(self.layers)), list[dict[str, float]]()
+        """The last round, its aim corrected until the measured figure is met; then the refit."""
+        plan, budget = self.plan(name), self.notes["budget"]
+        tries: list[dict[str, float]] = []
         aim, best = target, None
         for _ in range(_MEASUREMENTS):
-            self.now, self.kept, self.layers = before[0], dict(before[1]), list(before[2])
             try:
-                self.round(name, aim)
+                found = self.chosen(plan, aim)
             except PruneError as reason:
                 if best is None:
                     raise
-                self.notes["budget"]["why"] = str(reason)
+                budget["why"] = f"a form nearer to it than {best[2]:.4g} ms was not found: {reason}"
                 break
-            got = measure(self.now)
-            tries.append({"aimed": aim, "predicted": self.exact(name, self.now), "measured": got})
+            predicted = self.exact(name, found[1])
+            if any(predicted == before["predicted"] for before in tries):
+                break  # the same widths again
+            got = measure(found[1])
+            tries.append({"aimed": aim, "predicted": predicted, "measured": got})
             off = abs(got / target - 1)
             if best is None or off < best[0]:
-                best = (off, (self.now, self.kept, self.layers), got)
+                best = (off, found, got)
             if off <= TOLERANCE[name]:
                 break
             aim *= target / got
         assert best is not None
-        self.now, self.kept, self.layers = best[1]
-        self.notes["budget"] |= {"tries": tries, "measured": best[2]}
-        if best[0] > TOLERANCE[name] and "why" not in self.notes["budget"]:
-            self.notes["budget"]["why"] = (
+        self.take(plan.analysis, *best[1])
+        budget |= {"tries": tries, "measured": best[2]}
+        if best[0] > TOLERANCE[name] and "why" not in budget:
+            budget["why"] = (
                 f"{best[2]:.4g} ms is the nearest of {len(tries)} measured forms: widths come in steps"
             )
 
-    def round(self, name: str, target: float, *, exact: bool = True) -> None:
+    def round(self, name: str, target: float, *, last: bool = True) -> None:
         """One cut to the target and one refit."""
+        plan = self.plan(name)
+        self.take(plan.analysis, *self.chosen(plan, target, last=last))
+
+    def plan(self, name: str) -> Plan:
+        """What can go of the graph as it is, judged and priced."""
         analysis = analyse(self.now)
         scores = score_units(analysis, self.score, self.images, self.loss, seed=self.seed)
-        ladders = self.ladders(analysis, scores)
-        if not ladders:
-            raise PruneError("[prune] nothing can be removed: " + _reasons(analysis))
+        relative = self.score not in WITH_IMAGES
+        parts = self.parts(name)
+        return Plan(
+            *(analysis, scores, name, lambda graph: self.exact(name, graph), parts, relative),
+            *(self.step, self.protect, self.seed),
+        )
 
-        def removal(counts: Mapping[str, int]) -> set[int]:
-            return analysis.allowed(scores, dict(counts))
+    def chosen(self, plan: Plan, target: float, *, last: bool = True) -> tuple[set[int], Graph]:
+        return plan.same_share(target) if self.scope == "layer" else plan.by_price(target, once=not last)
 
-        if self.scope == "layer":
-            removed, made = self.same_share(analysis, name, target, ladders, removal)
-        else:
-            removed, made = self.by_price(analysis, name, target, ladders, removal, exact)
-        self.take(made, analysis, removed)
-        if self.refit:
-            assert self.images is not None
-            done = refit_layers(self.original, self.now, self.images, kept=self.kept, seed=self.seed)
-            self.now = done.graph
-            self.layers = [asdict(layer) for layer in done.layers]
-
-    def take(self, made: Graph, analysis: Analysis, removed: set[int]) -> None:
-        """The cut graph, and which of the original's channels its weights hold."""
+    def take(self, analysis: Analysis, removed: set[int], made: Graph, *, refit: bool = True) -> None:
+        """The cut graph, which of the original's channels its weights hold, and the refit."""
         gone = analysis.complete(removed)
         for node in analysis.graph.nodes:
             weight = rows.weight_of(node)
@@ -259,94 +256,18 @@ class _Pruning:
                 before = self.kept.get(weight.name, torch.arange(weight.shape[0]))
                 self.kept[weight.name] = before[left]
         self.now = made
+        if refit and self.refit:
+            assert self.images is not None
+            done = refit_layers(self.original, self.now, self.images, kept=self.kept, seed=self.seed)
+            self.now = done.graph
+            self.layers = [asdict(layer) for layer in done.layers]
 
-    # choices
-    def ladders(self, analysis: Analysis, scores: Mapping[int, float]) -> dict[str, Ladder]:
-        """Widths of every group that may lose units."""
-        found = {}
-        whole = {unit for unit, _ in analysis.coupling.derived}
-        for group in analysis.groups:
-            full = len(group.units)
-            if group.name in self.protect or full < 2 or set(group.units) <= whole:
-                continue
-            step = self.step or _step(full)
-            least = max(step if full > step else 1, math.ceil(LEAST * full))
-            relative = 0 if self.score in WITH_IMAGES else max(1, len(group.consumes))
-            one = ladder([scores[unit] for unit in group.units], step, least, relative)
-            if len(one.widths) > 1:
-                found[group.name] = one
-        return found
-
-    def same_share(
-        self,
-        analysis: Analysis,
-        name: str,
-        target: float,
-        ladders: Mapping[str, Ladder],
-        removal: Callable[[Mapping[str, int]], set[int]],
-    ) -> tuple[set[int], Graph]:
-        """Every group at the same share of its widths, the largest that meets the target."""
-        low, high = 0.0, 1.0
-        found: tuple[set[int], Graph] | None = None
-        for _ in range(9):
-            share = (low + high) / 2
-            widths = {key: _nearest(one, share) for key, one in ladders.items()}
-            removed = removal({key: one.full - widths[key] for key, one in ladders.items()})
-            made = cut(analysis, removed)
-            if self.exact(name, made) <= target * (1 + TOLERANCE[name] / 2):
-                found, low = (removed, made), share
-            else:
-                high = share
-        if found is None:
-            raise PruneError(f"[prune] {name}: no share of every group meets {target:.4g}: ask for more")
-        return found
-
-    def by_price(
-        self,
-        analysis: Analysis,
-        name: str,
-        target: float,
-        ladders: Mapping[str, Ladder],
-        removal: Callable[[Mapping[str, int]], set[int]],
-        exact: bool,
-    ) -> tuple[set[int], Graph]:
-        """The widths of least error under the target, corrected by the exact price of what was found."""
-        fitted = self.fitted(name, analysis, list(ladders), removal)
-        aim, best = target, None
-        for _ in range(_CORRECTIONS if exact else 1):
-            widths, _price = search(ladders, fitted, aim)
-            removed = removal({key: one.full - widths[key] for key, one in ladders.items()})
-            made = cut(analysis, removed)
-            got = self.exact(name, made)
-            if got <= target * (1 + 1e-9) and (best is None or got > best[2]):
-                best = (removed, made, got)
-            if not exact or (got <= target * (1 + 1e-9) and got >= target * (1 - TOLERANCE[name] / 2)):
-                best = best or (removed, made, got)
-                break
-            if got > target and all(widths[key] == one.widths[-1] for key, one in ladders.items()):
-                raise PruneError(
-                    f"[prune] {name}: {target:.4g} is asked: the narrowest form has {got:.4g}, at least that"
-                )
-            aim *= min(0.99, target / got) if got > target else min(1.02, target / got)
-        if best is None:
-            raise PruneError(f"[prune] {name}: {got:.4g} is the nearest to {target:.4g}: ask for less")
-        return best[0], best[1]
-
-    def fitted(
-        self,
-        name: str,
-        analysis: Analysis,
-        groups: list[str],
-        removal: Callable[[Mapping[str, int]], set[int]],
-    ) -> prices.Price:
-        if name == "keep":
-            return prices.units_price(analysis, [group.name for group in analysis.groups])
+    def parts(self, name: str) -> prices.Parts | None:
+        """The price by node; none for a number of units."""
         if name == "latency_ms":
             assert self.cost is not None
-            parts = prices.milliseconds_of(self.cost)
-        else:
-            parts = prices.macs_of if name == "macs" else prices.params_of
-        return prices.fit_price(analysis, groups, parts, removal, seed=self.seed)
+            return prices.milliseconds_of(self.cost)
+        return {"keep": None, "macs": prices.macs_of, "params": prices.params_of}[name]
 
     def exact(self, name: str, graph: Graph) -> float:
         """What a graph costs of a budget."""
@@ -376,20 +297,6 @@ class _Pruning:
             "refitted": self.layers,
             **self.notes,
         }
-
-
-def _step(full: int) -> int:
-    """Multiples that kernels like, finer in narrow groups."""
-    return next((step for least, step in ((96, 16), (32, 8), (16, 4), (8, 2)) if full >= least), 1)
-
-
-def _nearest(one: Ladder, share: float) -> int:
-    return min(one.widths, key=lambda width: (abs(width - share * one.full), -width))
-
-
-def _reasons(analysis: Analysis) -> str:
-    named = [f"{closed.name}: {closed.reason}" for closed in analysis.closed[:3]]
-    return "; ".join(named) or "the graph has no layer with weights"
 
 
 def _all_dead(analysis: Analysis, dead: set[int], protect: frozenset[str]) -> set[int]:
