@@ -23,7 +23,7 @@ import numpy as np
 from edgekit.device import statistics
 from edgekit.device.harness import SEED, FileRun, load_order
 from edgekit.device.harness.script import SCRIPTS, file_runs, measuring
-from edgekit.device.probe.validity import busy_notes
+from edgekit.device.probe.validity import UNCOUNTED, busy_notes
 from edgekit.device.profiles import Profile, find_profile
 from edgekit.errors import ArtifactError, UsageError
 
@@ -48,7 +48,10 @@ class HostFile:
 
 @dataclass(frozen=True)
 class FileLatency:
-    """One file. Percentiles over all samples, intervals (low, high) 95 % over processes; milliseconds."""
+    """One file. Percentiles over all samples, intervals (low, high) 95 % over processes; milliseconds.
+
+    preempted: samples that were dropped, see FileRun.
+    """
 
     p50_ms: float
     p90_ms: float
@@ -61,6 +64,7 @@ class FileLatency:
     init_ms: float
     first_ms: float
     partitions: int
+    preempted: int | None = None
     runtime: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
 
@@ -153,7 +157,8 @@ def measure_here(
     before = machine()
     runs: dict[str, list[FileRun]] = {name: [] for name in asked}
     for process in range(plan.processes):
-        for name, run in _fresh_process(job | {"files": load_order(told, process)}).items():
+        one = job | {"files": load_order(told, process), "process": process}
+        for name, run in _fresh_process(one).items():
             runs[name].append(run)
         if progress:
             progress(process + 1, plan.processes)
@@ -172,7 +177,7 @@ def measure_here(
         processes=plan.processes,
         threads=threads,
         runtime=", ".join(dict.fromkeys(file.runtime for file in asked.values())),
-        machine=before | {"load_after": after["load"], "note": _note(before, after, threads)},
+        machine=before | {"load_after": after["load"], "note": _note(before, after, threads, runs)},
     )
 
 
@@ -216,7 +221,7 @@ def _fresh_process(job: dict[str, Any]) -> dict[str, FileRun]:
 
 def _figures(runs: list[FileRun], file: HostFile) -> FileLatency:
     found = statistics.figures(runs)
-    taken = ("p50_ms", "p90_ms", "p99_ms", "p99_supported", "n", "init_ms", "first_ms")
+    taken = ("p50_ms", "p90_ms", "p99_ms", "p99_supported", "n", "init_ms", "first_ms", "preempted")
     content = {name: found[name] for name in taken}
     for name in ("p50", "p90", "p99"):
         low, high = found[f"{name}_interval"] or 2 * [found[f"{name}_ms"]]
@@ -230,8 +235,13 @@ def _figures(runs: list[FileRun], file: HostFile) -> FileLatency:
     )
 
 
-def _note(before: dict[str, Any], after: dict[str, Any], threads: int) -> str:
+def _note(
+    before: dict[str, Any], after: dict[str, Any], threads: int, runs: Mapping[str, list[FileRun]]
+) -> str:
     notes = [] if before["load"] is None else busy_notes(before["load"], before["cores"])
+    notes += [reason for name, of_file in runs.items() for reason in statistics.disturbed(name, of_file)]
+    if any(run.preempted is None for of_file in runs.values() for run in of_file):
+        notes.append(UNCOUNTED)
     if threads > before["cores"]:
         notes.append(f"{threads} threads on {before['cores']} cores")
     if before["governor"] != after["governor"]:

@@ -33,7 +33,7 @@ from edgekit.device.inventory import Device
 from edgekit.device.kinds import Kind, find_kind
 from edgekit.device.probe import Sample, fingerprint_id, split_facts
 from edgekit.device.probe.telemetry import parse_telemetry
-from edgekit.device.probe.validity import busy_notes, telemetry_reasons
+from edgekit.device.probe.validity import UNCOUNTED, busy_notes, telemetry_reasons
 from edgekit.device.profiles import Profile, find_profile
 from edgekit.device.reservation import bad_reason, record_failure, record_success, reserve
 from edgekit.device.result import INVALID, SCHEMA_VERSION, VALID, Result
@@ -291,6 +291,8 @@ def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _
     heat = telemetry_reasons(before, series.during, series.after, limits.max_temperature_c)
     if not plan.sustained:  # what heat does is what a sustained run is for
         series.reasons += heat
+    for name, of_file in runs.items():
+        series.reasons += statistics.disturbed(name, of_file)
     unfit = {name: request.kind.unfit(path, task.delegate) for name, path in request.files.items()}
     proof = [f"{name}: {reason}" for name, reason in unfit.items() if reason]
     proof += missing or _delegate_reasons(runs, task.delegate)
@@ -302,11 +304,8 @@ def _attempt(request: _Request, board: Board, harness: Harness, task: Task) -> _
 def _parts(task: Task, process: int) -> list[Task]:
     """Files interleave in one process; sustained, one file at a time: each would heat the others."""
     if not task.profile.sustained:
-        return [replace(task, files=load_order(task.files, process))]
-    return [
-        Task({name: path}, task.profile, task.threads, task.delegate, task.starts)
-        for name, path in task.files.items()
-    ]
+        return [replace(task, files=load_order(task.files, process), process=process)]
+    return [replace(task, files={name: path}) for name, path in task.files.items()]
 
 
 def _delegate_reasons(runs: Mapping[str, list[FileRun]], wanted: str) -> list[str]:
@@ -358,6 +357,8 @@ def _row(
     if not runs:
         return row
     notes += [note for run in runs for note in run.notes]
+    if row["figures"]["raw"] and row["figures"]["preempted"] is None:
+        notes.append(UNCOUNTED)
     told = [run.memory_bytes for run in runs if run.memory_bytes is not None]
     if told:
         row["memory"] = {"peak_bytes": max(told), "method": f"what {harness.name} reports"}

@@ -22,7 +22,13 @@ def figures(runs: Sequence[FileRun]) -> dict[str, Any]:
     raw = all(run.samples_ns for run in runs)
     points, low, high = _raw(runs) if raw else _summaries(runs)
     count = sum(run.count for run in runs)
-    content: dict[str, Any] = {"n": count, "raw": raw, "p99_supported": raw and count >= P99_SAMPLES}
+    dropped = [run.preempted for run in runs]
+    content: dict[str, Any] = {
+        "n": count,
+        "raw": raw,
+        "p99_supported": raw and count >= P99_SAMPLES,
+        "preempted": None if None in dropped else sum(dropped),
+    }
     for i, name in enumerate(("p50", "p90", "p99")):
         content[f"{name}_ms"] = _number(points[i])
         known = content[f"{name}_ms"] is not None and len(runs) > 1
@@ -44,6 +50,15 @@ def ratio(runs: Sequence[FileRun], reference: Sequence[FileRun]) -> dict[str, An
         low, high = np.percentile(np.median(pairs[_draws(len(pairs))], axis=1), [2.5, 97.5])
         content["interval"] = [float(low), float(high)]
     return content
+
+
+def disturbed(name: str, runs: Sequence[FileRun]) -> list[str]:
+    """Why the figures of a file mean little: too few of its samples ran without being preempted."""
+    taken = [run for run in runs if not run.undisturbed]
+    if not taken:
+        return []
+    lost, count = sum(run.preempted or 0 for run in taken), sum(run.count for run in taken)
+    return [f"{name}: {lost} of {count} samples were preempted by other work, too many to drop"]
 
 
 def _raw(runs: Sequence[FileRun]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

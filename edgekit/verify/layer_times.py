@@ -1,9 +1,9 @@
 """Where a file's milliseconds go: a model file -> LayerTimes, one row for every part that can be timed alone.
 
 The file of a runtime that hides its operators is cut after the k-th one, for some two dozen k, and the
-prefixes are timed as files are: in fresh processes, in turns. The time of the operators between
-two cuts is the median, over rounds, of the difference of the two neighbours, which ran right after one
-another: what disturbs the machine meanwhile mostly hits both.
+prefixes are timed as files are: in fresh processes, in turns. The time of the operators between two cuts is
+the difference of the two neighbours' medians, process by process, so that what a process owes to its luck
+hits both; of several processes, the median.
 
 Other runtimes time every operator they execute themselves; their profilers cost time, so what they say is
 taken as shares of the file's own latency.
@@ -97,8 +97,8 @@ def _by_prefixes(cut: Prefixes, rows: tuple[OpRecord, ...], latency: Measure, th
     points = cut.kept
     files: dict[str, Source] = {str(k): data for k, data in zip(points, cut.files, strict=True)}
     found = latency(files, threads=threads)
-    rounds = [np.stack(runs) for runs in zip(*(found.samples_ns[str(k)] for k in points), strict=True)]
-    steps = np.median(np.concatenate([np.diff(run, axis=0, prepend=0) for run in rounds], axis=1), axis=1)
+    medians = np.array([[np.median(run) for run in found.samples_ns[str(k)]] for k in points])
+    steps = np.median(np.diff(medians, axis=0, prepend=0), axis=1)  # of each process, then of all
     starts = [0, *points[:-1]]
     groups = [
         (tuple(range(start, end)), float(step) / 1e6)

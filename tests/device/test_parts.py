@@ -95,7 +95,7 @@ class Net:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(runner, "time", clock)
-    monkeypatch.setattr(runner, "preemptions", lambda: clock.preempted)
+    monkeypatch.setattr(runner, "preemptions", lambda: lambda: clock.preempted)
     return clock
 
 
@@ -121,3 +121,54 @@ def test_a_network_alone_has_the_median_of_its_second_runs(clock: Clock) -> None
 def test_where_every_round_is_interrupted_all_of_them_count(clock: Clock) -> None:
     found = runner.rounds_of(Net(clock, [100], preempted=True), Net(clock, [160]), Net(clock, [20]), 16)
     assert found["quiet"] == 0 and found["more_ns"] == 60
+
+
+def test_files_run_in_an_order_that_is_new_in_every_round_and_process(clock: Clock) -> None:
+    """A B, B A would run the file at the end twice in a row: it would find its own things in the caches."""
+    job = {"seed": 0, "samples": 40, "seconds": 0.0, "max_seconds": 60.0}
+    orders = []
+    for process in range(2):
+        ran: list[str] = []
+        models = {name: Told(name, ran, clock) for name in "abc"}
+        taken = runner.sample(models, job | {"process": process}, lambda: 0, 0)
+        assert all(len(kept) == 40 and not lost for kept, lost in taken.values())
+        rounds = ["".join(ran[i : i + 6]) for i in range(0, len(ran), 6)]
+        assert {a[0::2] for a in rounds} == {"abc", "acb", "bac", "bca", "cab", "cba"}
+        assert all(a[0::2] == a[1::2] for a in rounds)  # each once untimed right before
+        orders.append(rounds)
+    assert orders[0] != orders[1]
+
+
+def test_a_preempted_sample_is_taken_again(clock: Clock) -> None:
+    """Of a file that is interrupted every third time all samples that count are undisturbed."""
+    job = {"seed": 0, "samples": 20, "seconds": 0.0, "max_seconds": 60.0, "process": 0}
+    model = Sometimes(clock)
+    taken = runner.sample({"a": model, "b": Net(clock, [7])}, job, lambda: clock.preempted, 0)
+    kept, lost = taken["a"]
+    assert len(kept) == 20 and {end - start for start, end in kept} == {10}
+    assert lost and {end - start for start, end in lost} == {900}
+    assert len(taken["b"][0]) == 20 and not taken["b"][1]
+
+
+class Told:
+    """Says that it ran."""
+
+    def __init__(self, name: str, ran: list[str], clock: Clock) -> None:
+        self.name, self.ran, self.clock = name, ran, clock
+
+    def run(self) -> None:
+        self.ran.append(self.name)
+        self.clock.now += 1
+
+
+class Sometimes:
+    """Every third run is interrupted for long."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.runs = clock, 0
+
+    def run(self) -> None:
+        self.runs += 1
+        away = self.runs % 3 == 0
+        self.clock.now += 900 if away else 10
+        self.clock.preempted += away

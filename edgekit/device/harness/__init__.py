@@ -65,18 +65,25 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Task:
-    """files: name -> path on the board; delegate: what must run the model; starts: keep when each began."""
+    """files: name -> path on the board; delegate: what must run the model; starts: keep when each began.
+
+    process: which of the profile's processes this is; each takes the files in an order of its own.
+    """
 
     files: Mapping[str, str]
     profile: Profile
     threads: int = 1
     delegate: str = "none"
     starts: bool = False
+    process: int = 0
 
 
 @dataclass
 class FileRun:
     """One file in one fresh process.
+
+    preempted: samples that were dropped since the system gave the processor to others meanwhile, None where
+    it does not tell. undisturbed: False where too few others were left, so that samples_ns holds those too.
 
     samples_ns is None for tools that only give `summary_ms` (p50, p90, p95, p99, mean as far as they do).
     partitions is None where the runtime does not tell.
@@ -89,6 +96,8 @@ class FileRun:
     began_at_s: float | None = None
     summary_ms: dict[str, float] = field(default_factory=dict)
     count: int = 0
+    preempted: int | None = None
+    undisturbed: bool = True
     partitions: int | None = None
     delegate: str = "none"
     memory_bytes: int | None = None

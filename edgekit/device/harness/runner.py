@@ -7,8 +7,9 @@ with runtime "litert", "onnxruntime" or "openvino", for all files or for one, wh
 "runtime", "delegate", "properties"} in place of a path; properties: of OpenVINO's compile_model, instead of
 ours. As mode
     check      versions of Python, numpy and the runtime; with "delegate", whether it can be had
-    measure    raw nanoseconds of every file in turns (A B, B A): "samples", "seconds", "max_seconds",
-               "warmup", "warmup_seconds"; with "starts", when each sample began
+    measure    raw nanoseconds of every file in turns: "samples", "seconds", "max_seconds", "warmup",
+               "warmup_seconds", "process" (which of several: each has an order of its own); with "starts",
+               when each sample began
     copies     {"archive": X.zip, "units": {name: copies}, "rounds", "order"}: what further copies of a part
                of a network take, from NAME.1 and NAME.n of the archive, which hold it once and that often
     memory     peak memory of one file in this fresh process, above what the runtime itself takes
@@ -16,21 +17,34 @@ ours. As mode
 
 A runtime is called with its input in place and its output left where it is: what is timed is the network. The
 pools of several files share the process, so none of them spins or is pinned to a core.
+
+Files run in a random order, new in every round, and each runs once untimed before its sample: what ran before
+it does not decide how much of it lies in the caches. A sample during which the system took the processor away
+for others is dropped and taken again; "preempted" says how many were, null where the system does not tell. A
+running thread is moved to another core by the same means, so migrations are among them.
 """
 
 # ruff: noqa: B905, RUF012 (Python 3.7 has no zip(strict=) and needs no ClassVar)
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import platform
 import random
+import struct
 import sys
 import time
 import zipfile
 
 MIN_ROUNDS = 5
 REFERENCE_RUNS = 3
+TRIES = 3  # of one sample in its round
+FEW = 30  # samples: where preemption leaves fewer, a measurement may take PATIENCE times as long
+PATIENCE = 4
+# sched_getattr and sched_setattr by machine and bits of a pointer
+SCHED_ATTR = {("x86_64", 64): (315, 314), ("aarch64", 64): (275, 274), ("riscv64", 64): (275, 274)}
+SLICE_NS = 100 * 10**6  # the longest a thread may ask for
 
 
 class LiteRT:
@@ -258,10 +272,39 @@ def load(runtime, asked, job):
     return model, {"init_ns": init_ns, "first_ns": clock() - start}
 
 
-def goes_on(rounds, elapsed, job, wanted, seconds):
-    if rounds >= MIN_ROUNDS and elapsed >= job["max_seconds"]:
+def goes_on(rounds, kept, elapsed, job, wanted, seconds):
+    """kept: undisturbed samples of the file that has fewest."""
+    patience = PATIENCE if kept < min(rounds, FEW) else 1
+    if rounds >= MIN_ROUNDS and elapsed >= patience * job["max_seconds"]:
         return False
-    return rounds < wanted or elapsed < seconds
+    return kept < wanted or elapsed < seconds
+
+
+def preemptions():
+    """A function that tells how often threads of this process had to make way for others, or None."""
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:
+        return None
+    return lambda: getrusage(RUSAGE_SELF).ru_nivcsw  # of all threads: a pool's as well
+
+
+def ask_for_long_slices():
+    """Linux 6.12 lets a thread say how long it runs at a stretch, for the same share of time in all.
+
+    Where others compute too, a network of some milliseconds hardly ever ends within a slice of usual length.
+    """
+    numbers = SCHED_ATTR.get((platform.machine(), 8 * struct.calcsize("P")))
+    if not sys.platform.startswith("linux") or numbers is None:
+        return
+    form = "IIQiIQQQ"  # struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period
+    space = ctypes.create_string_buffer(struct.calcsize(form))
+    call = ctypes.CDLL(None).syscall
+    if call(numbers[0], 0, space, len(space), 0) == 0:
+        told = list(struct.unpack(form, space.raw))
+        if told[1] == 0:  # SCHED_OTHER
+            told[0], told[5] = len(space), SLICE_NS
+            call(numbers[1], 0, ctypes.create_string_buffer(struct.pack(form, *told), len(space)), 0)
 
 
 def files_of(job):
@@ -274,6 +317,7 @@ def files_of(job):
 
 
 def measure(runtime, job):
+    ask_for_long_slices()  # before a runtime makes threads, which take over what this one has
     clock = time.perf_counter_ns
     files, models = {}, {}
     opened: dict = {job.get("runtime"): runtime}
@@ -283,34 +327,60 @@ def measure(runtime, job):
         models[name], files[name] = load(opened[asked["runtime"]], asked, job)
         files[name].update(models[name].proof())
     start, rounds = clock(), 0
-    while goes_on(rounds, (clock() - start) / 1e9, job, job["warmup"], job["warmup_seconds"]):
+    while goes_on(rounds, rounds, (clock() - start) / 1e9, job, job["warmup"], job["warmup_seconds"]):
         for model in models.values():
             model.run()
         rounds += 1
-    samples: dict = {name: [] for name in models}
-    starts: dict = {name: [] for name in models}
-    keep = bool(job.get("starts"))
-    order = [(samples[name].append, starts[name].append, model.run) for name, model in models.items()]
     uptime = seconds_since_boot()
-    begin, taken = clock(), 0
-    while goes_on(taken, (clock() - begin) / 1e9, job, job["samples"], job["seconds"]):
-        for add, add_start, run in order:
-            start = clock()
-            run()
-            add(clock() - start)
-            if keep:
-                add_start(start - begin)
-        order.reverse()
-        taken += 1
+    counted = preemptions()
+    begin = clock()
+    taken = sample(models, job, counted or (lambda: 0), begin)
     for name, entry in files.items():
-        entry["samples_ns"] = samples[name]
-        if keep:
-            entry["starts_ns"] = starts[name]
+        kept, lost = taken[name]
+        entry["preempted"] = None if counted is None else len(lost)
+        entry["undisturbed"] = len(kept) >= MIN_ROUNDS
+        if not entry["undisturbed"]:
+            kept = sorted(kept + lost)
+        entry["samples_ns"] = [end - start for start, end in kept]
+        if job.get("starts"):
+            entry["starts_ns"] = [start - begin for start, _ in kept]
     return {"warmup_rounds": rounds, "began_at_s": uptime, "files": files}
+
+
+def sample(models, job, counted, begin):
+    """Name -> the (start, end) of its samples, and of those during which `counted` went up."""
+    clock = time.perf_counter_ns
+    rng = random.Random("{} {}".format(job["seed"], job.get("process", 0)))
+    taken: dict = {name: ([], []) for name in models}
+    order = [
+        (name, model.run, taken[name][0].append, taken[name][1].append) for name, model in models.items()
+    ]
+    most = float("inf") if job["seconds"] else job["samples"]  # the others go on without it
+    rounds = fewest = 0
+    while goes_on(rounds, fewest, (clock() - begin) / 1e9, job, job["samples"], job["seconds"]):
+        rng.shuffle(order)
+        for name, run, keep, lose in order:
+            if len(order) > 1:
+                run()
+            if len(taken[name][0]) >= most:
+                continue
+            for _ in range(TRIES):
+                before = counted()
+                start = clock()
+                run()
+                end = clock()
+                if counted() == before:
+                    keep((start, end))
+                    break
+                lose((start, end))
+        rounds += 1
+        fewest = min(len(kept) for kept, _ in taken.values())
+    return taken
 
 
 def copies(runtime, job):
     """Two files in turns, pair after pair: neighbours decide how warm weights are."""
+    ask_for_long_slices()
     order = sorted(job["units"])
     random.Random(job["order"]).shuffle(order)
     units = {}
@@ -343,14 +413,15 @@ def rounds_of(once, often, reference, rounds):
         model.run()
     quiet: list = []
     disturbed: list = []
+    counted = preemptions() or (lambda: 0)
     while len(quiet) < rounds and len(disturbed) < 5 * rounds:
         if often:
             random.shuffle(turn)
-        before = preemptions()
+        before = counted()
         reference.run()
         taken = {"reference": min(timed(reference) for _ in range(REFERENCE_RUNS))}
         taken.update((name, timed(model)) for model, name in turn)
-        (quiet if preemptions() == before else disturbed).append(taken)
+        (quiet if counted() == before else disturbed).append(taken)
     rows = quiet if len(quiet) >= MIN_ROUNDS else quiet + disturbed
     found = {
         "once_ns": quantile([row["once"] for row in rows], 0.5),
@@ -367,14 +438,6 @@ def timed(model):
     start = time.perf_counter_ns()
     model.run()
     return time.perf_counter_ns() - start
-
-
-def preemptions():
-    """How often this thread had to leave its core; always 0 where the system does not tell."""
-    import resource
-
-    which = getattr(resource, "RUSAGE_THREAD", None)
-    return 0 if which is None else resource.getrusage(which).ru_nivcsw
 
 
 def quantile(numbers, share):

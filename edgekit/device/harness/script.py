@@ -35,7 +35,7 @@ class ScriptHarness(Harness):
         return Runtime(found["runtime"], found["version"], found["python"])
 
     def measure(self, board: Board, task: Task) -> dict[str, FileRun]:
-        job = {"files": dict(task.files), "starts": task.starts, **_common(task)}
+        job = {"files": dict(task.files), "starts": task.starts, "process": task.process, **_common(task)}
         return file_runs(self._call(board, measuring(task.profile) | job, None))
 
     def copies(
@@ -132,6 +132,8 @@ def _file_run(entry: Mapping[str, Any], found: Mapping[str, Any]) -> FileRun:
         starts_ns=entry.get("starts_ns"),
         began_at_s=found["began_at_s"],
         count=len(entry["samples_ns"]),
+        preempted=entry["preempted"],
+        undisturbed=entry["undisturbed"],
         partitions=entry["partitions"],
         delegate=entry["delegate"],
     )

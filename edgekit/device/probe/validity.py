@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from edgekit.device.probe.telemetry import THERMAL_STATUS, Sample, throttle_words
 
+UNCOUNTED = "this system does not tell when a process is preempted: no sample was dropped"
 _CLOCK_SHARE = 0.9  # of what the clock was before, under governor performance
 
 
