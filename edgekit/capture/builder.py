@@ -21,6 +21,7 @@ class Builder:
     source: path of the module whose operator is being imported. leaf: whether that module is one torch.nn
     layer, whose path alone names the result. meta: what the export knows of the operator's result, a meta
     tensor or a tuple of them. args: the operator's own arguments, tensors as the export's nodes.
+    stochastic: what each layer of stochastic depth leaves out, by its path.
     """
 
     def __init__(self, name: str, training: bool = False) -> None:
@@ -35,6 +36,7 @@ class Builder:
         self.leaf = False
         self.meta: Any = None
         self.args: tuple[Any, ...] = ()
+        self.stochastic: dict[str, str] = {}
 
     def name(self, stem: str) -> str:
         stem = stem or "model"

@@ -19,12 +19,13 @@ from edgekit.graph.check import check
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 
 FORMAT_VERSION = 1
+_DERIVATION = "derivation:"  # before the names of tensors that the program itself does not read
 
 
 def graph_hash(graph: Graph) -> str:
     """sha256 over structure, attributes, quantization and constant bytes; stable across machines."""
     digest = hashlib.sha256(json.dumps(_to_json(graph), sort_keys=True).encode())
-    for value in graph.constants():
+    for value in (*graph.constants(), *_parameters(graph)):
         digest.update(value.name.encode())
         digest.update(_bytes_of(value.data))
     return digest.hexdigest()
@@ -32,7 +33,9 @@ def graph_hash(graph: Graph) -> str:
 
 def save(graph: Graph, path: str | os.PathLike[str]) -> None:
     """One safetensors file: the constants, with the structure as JSON metadata. Nothing is pickled."""
-    tensors = {v.name: v.data.detach().contiguous().clone() for v in graph.constants() if v.data is not None}
+    stored = [(v.name, v.data) for v in graph.constants()]
+    stored += [(f"{_DERIVATION}{v.name}", v.data) for v in _parameters(graph)]
+    tensors = {name: data.detach().contiguous().clone() for name, data in stored if data is not None}
     save_file(tensors, path, metadata={"edgekit_graph": json.dumps(_to_json(graph), sort_keys=True)})
 
 
@@ -57,7 +60,9 @@ def load(path: str | os.PathLike[str]) -> Graph:
 
 
 def _to_json(graph: Graph) -> dict[str, Any]:
-    index = {value: i for i, value in enumerate(graph.values())}
+    body = list(graph.values())
+    index = {value: i for i, value in enumerate((*body, *graph.underived()))}
+    derivations = [len(body), _nodes_to_json(graph.derivations, index)]
     return {
         "format": FORMAT_VERSION,
         "name": graph.name,
@@ -76,35 +81,53 @@ def _to_json(graph: Graph) -> dict[str, Any]:
         ],
         "inputs": [index[v] for v in graph.inputs],
         "outputs": [index[v] for v in graph.outputs],
-        "nodes": [
-            {
-                "op": n.op,
-                "inputs": [None if v is None else index[v] for v in n.inputs],
-                "outputs": [index[v] for v in n.outputs],
-                "attrs": n.attrs,
-                "source": n.source,
-            }
-            for n in graph.nodes
-        ],
+        "nodes": _nodes_to_json(graph.nodes, index),
+        **({"derivations": derivations} if graph.derivations else {}),
     }
 
 
+def _nodes_to_json(nodes: list[Node], index: dict[Value, int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "op": n.op,
+            "inputs": [None if v is None else index[v] for v in n.inputs],
+            "outputs": [index[v] for v in n.outputs],
+            "attrs": n.attrs,
+            "source": n.source,
+        }
+        for n in nodes
+    ]
+
+
 def _from_json(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Graph:
-    values = []
+    values: list[Value] = []
+    body, derivations = content.get("derivations", (len(content["values"]), []))
     for entry in content["values"]:
+        key = entry["name"] if len(values) < body else f"{_DERIVATION}{entry['name']}"
         quant = entry["quant"] and QuantParams(*map(_tuples, entry["quant"]))
         values.append(
             Value(
                 entry["name"],
                 tuple(entry["shape"]),
                 entry["dtype"],
-                tensors[entry["name"]] if entry["constant"] else None,
+                tensors[key] if entry["constant"] else None,
                 entry["range"] and tuple(entry["range"]),
                 quant,
                 entry.get("kind", ""),
             )
         )
-    nodes = [
+    return Graph(
+        [values[i] for i in content["inputs"]],
+        [values[i] for i in content["outputs"]],
+        _nodes_from_json(content["nodes"], values),
+        content["name"],
+        content["batchable"],
+        _nodes_from_json(derivations, values),
+    )
+
+
+def _nodes_from_json(nodes: list[dict[str, Any]], values: list[Value]) -> list[Node]:
+    return [
         Node(
             n["op"],
             [None if i is None else values[i] for i in n["inputs"]],
@@ -112,15 +135,13 @@ def _from_json(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Gra
             {k: _tuples(v) for k, v in n["attrs"].items()},
             n["source"],
         )
-        for n in content["nodes"]
+        for n in nodes
     ]
-    return Graph(
-        [values[i] for i in content["inputs"]],
-        [values[i] for i in content["outputs"]],
-        nodes,
-        content["name"],
-        content["batchable"],
-    )
+
+
+def _parameters(graph: Graph) -> list[Value]:
+    """What the program itself does not read, but constants of it follow from."""
+    return [value for value in graph.underived() if value.is_constant]
 
 
 def _bytes_of(data: torch.Tensor | None) -> bytes:

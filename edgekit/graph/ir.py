@@ -100,7 +100,8 @@ class Graph:
     """A straight-line program in topological order.
 
     `batchable`: nodes that bake the batch of 1 into their shapes do not exist, so any N runs in one go;
-    otherwise `run` goes image by image.
+    otherwise `run` goes image by image. `derivations`: nodes that compute constants of the program from
+    parameters, for training; whoever changes such a constant need not know of them (derivations.py).
     """
 
     inputs: list[Value]
@@ -108,6 +109,7 @@ class Graph:
     nodes: list[Node]
     name: str = "model"
     batchable: bool = True
+    derivations: list[Node] = field(default_factory=list)
 
     # queries
     def values(self) -> Iterator[Value]:
@@ -124,6 +126,12 @@ class Graph:
 
     def constants(self) -> list[Value]:
         return [v for v in self.values() if v.is_constant]
+
+    def underived(self) -> list[Value]:
+        """The values that only derivations know, parameters among them."""
+        seen = set(self.values())
+        every = (value for node in self.derivations for value in (*node.operands, *node.outputs))
+        return [value for value in dict.fromkeys(every) if value not in seen]
 
     def value(self, name: str) -> Value:
         for candidate in self.values():

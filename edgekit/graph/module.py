@@ -11,18 +11,30 @@ every floating tensor is a parameter but for the statistics of batch norms and s
 from __future__ import annotations
 
 import copy
+import math
 import operator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from edgekit.errors import GraphError
+from edgekit.graph.derivations import derive, holding
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import run, run_node
 
 Tensor = torch.Tensor
 _PARAMETERS = ("weight", "bias")
+_BY_MODE = {
+    "element": torch.dropout,
+    "channel": torch.feature_dropout,
+    "alpha": torch.alpha_dropout,
+    "alpha channel": torch.feature_alpha_dropout,
+}
+_DROPOUTS = {"dropout": ("p", "mode"), "scaled_dot_product_attention": ("dropout", "")}
 _STATISTICS = ("running_mean", "running_var")
 
 
@@ -52,6 +64,22 @@ class InstanceNorm(nn.modules.instancenorm._InstanceNorm):
         return self.rank - 1
 
 
+class Dropout(nn.Dropout):
+    """nn.Dropout of whatever `mode` says (see the op): what is done to those of a model is done to it."""
+
+    def __init__(self, p: float, mode: str) -> None:
+        super().__init__(p)
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if self.mode in ("row", "batch"):
+            shape = (x.shape[0] if self.mode == "row" else 1, *[1] * (x.ndim - 1))
+            return x * F.dropout(x.new_ones(shape), self.p, True)
+        return _BY_MODE[self.mode](x, self.p, True)
+
+
 class GraphModule(nn.Module):
     """A captured graph, to train, to copy, to export and to save like any other module.
 
@@ -63,14 +91,18 @@ class GraphModule(nn.Module):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__()
+        graph = replace(graph, derivations=holding(graph))
         self._graph = _structure(graph)
         self._paths: dict[Value, str] = {}
         self._norms: dict[Node, str] = {}
-        data = {new: old.data for new, old in zip(self._graph.values(), graph.values(), strict=True)}
+        self._drops: dict[Node, str] = {}
+        self._derived = {value for node in self._graph.derivations for value in node.outputs}
+        data = {new: old.data for new, old in zip(_values(self._graph), _values(graph), strict=True)}
         self._add_norms(data)
-        for value in self._graph.constants():
-            if value not in self._paths:
-                self._add(value, data[value])
+        for value, tensor in data.items():
+            if value.is_constant and value not in self._paths and value not in self._derived:
+                self._add(value, tensor)
+        self._add_drops()
 
     # construction
     def _add_norms(self, data: dict[Value, Tensor | None]) -> None:
@@ -92,12 +124,27 @@ class GraphModule(nn.Module):
         for node, path in self._norms.items():
             holder = self.get_submodule(path)
             for name, value in zip(_PARAMETERS, node.inputs[1:3], strict=True):
-                if value is None or not value.is_constant:
+                if value is None or not value.is_constant or value in self._derived:
                     continue
                 if value not in self._paths:
                     self._add(value, data[value])
                 if getattr(holder, name) is None:
                     setattr(holder, name, self._tensor(value))
+
+    def _add_drops(self) -> None:
+        """A layer for each dropout under its module's path, or one for all of the same module's."""
+        made: dict[tuple[str, float, str], str] = {}
+        for node in self._graph.nodes:
+            p, mode = (node.attrs.get(name) for name in _DROPOUTS.get(node.op, ("", "")))
+            if not p:
+                continue
+            own = node.output.name.partition("/")[0] == node.output.name and node.source
+            key = (node.source if own else f"{node.source}.dropout", float(p), mode or "element")
+            if key not in made:
+                at, part = self._place(key[0].removeprefix("."))
+                at.add_module(part, Dropout(key[1], key[2]))
+                made[key] = self._path_of(at.get_submodule(part))
+            self._drops[node] = made[key]
 
     def _add(self, value: Value, data: Tensor | None) -> None:
         """Register one constant under its name."""
@@ -140,7 +187,10 @@ class GraphModule(nn.Module):
                 f"[module] {self._graph.name} runs image by image, where its batch norms see no batch: "
                 "a batch of 1, or batch norms in eval mode"
             )
-        results = run(self._graph, inputs, self._read, self._run_node)
+        derived = derive(self._graph.derivations, self._tensor)
+        results = run(
+            self._graph, inputs, lambda value, x: derived.get(value, self._read(value, x)), self._run_node
+        )
         return results[0] if len(results) == 1 else results
 
     def _trains(self, path: str) -> bool:
@@ -160,7 +210,13 @@ class GraphModule(nn.Module):
     def _run_node(self, node: Node, args: list[Tensor | None]) -> tuple[Tensor, ...]:
         if node in self._norms:
             return (self._normalize(node, args),)
-        return run_node(node, args)
+        if node not in self._drops or not (layer := self.get_submodule(self._drops[node])).training:
+            return run_node(node, args)
+        if node.op == "dropout":
+            return (layer(args[0]),)
+        q, k, v, mask = args
+        scale = node.attrs["scale"] or 1.0 / math.sqrt(q.shape[-1])  # type: ignore[union-attr]
+        return (F.scaled_dot_product_attention(q, k, v, mask, layer.p, scale=scale),)  # type: ignore[arg-type]
 
     def _normalize(self, node: Node, args: list[Tensor | None]) -> Tensor:
         """Through the layer; a weight or bias that the graph computes comes after it."""
@@ -168,7 +224,7 @@ class GraphModule(nn.Module):
         y: Tensor = self._norm(node)(x)
         shape = (1, -1, *[1] * (len(node.output.shape) - 2))
         weight, bias = (
-            tensor.reshape(shape) if tensor is not None and not value.is_constant else None  # type: ignore[union-attr]
+            None if value is None or tensor is None or value in self._paths else tensor.reshape(shape)
             for value, tensor in zip(node.inputs[1:3], affine, strict=True)
         )
         y = y if weight is None else y * weight
@@ -181,18 +237,29 @@ class GraphModule(nn.Module):
         """
         names = dict(self.named_parameters())
         found = []
-        for node in self._graph.nodes:
+        for node in self._in_order():
             paths = [None if value is None else self._paths.get(value) for value in node.inputs]
             if any(path in names for path in paths):
                 found.append((node, tuple(path if path in names else None for path in paths)))
         return found
 
+    def _in_order(self) -> Iterator[Node]:
+        """All nodes, the derivations of a constant before its first reader."""
+        waiting = list(self._graph.derivations)
+        for node in self._graph.nodes:
+            for value in self._derived.intersection(node.operands):
+                while any(value in other.outputs for other in waiting):
+                    yield waiting.pop(0)
+            yield node
+
     def to_graph(self) -> Graph:
         """A new graph with the present weights and statistics, float32 on the CPU."""
         graph = self._graph.copy()
-        for new, old in zip(graph.values(), self._graph.values(), strict=True):
-            if old in self._paths:
-                data = self._tensor(old).detach().cpu()
+        with torch.no_grad():
+            derived = derive(self._graph.derivations, self._tensor)
+        for new, old in zip(_values(graph), _values(self._graph), strict=True):
+            if old.is_constant:
+                data = (derived[old] if old in derived else self._tensor(old)).detach().cpu()
                 new.data = (data.float() if data.is_floating_point() else data).clone()
         for new_node, node in zip(graph.nodes, self._graph.nodes, strict=True):
             if node in self._norms and "batches" in node.attrs:
@@ -202,11 +269,15 @@ class GraphModule(nn.Module):
 
 def _structure(graph: Graph) -> Graph:
     """A copy without numbers: its constants are there, on no device."""
-    numbers = [v.data for v in graph.constants() if v.data is not None]
+    numbers = [v.data for v in _values(graph) if v.data is not None]
     copied: Graph = copy.deepcopy(
         graph, {id(data): torch.empty_like(data, device="meta") for data in numbers}
     )
     return copied
+
+
+def _values(graph: Graph) -> list[Value]:
+    return [*graph.values(), *graph.underived()]
 
 
 def _kind_of(value: Value) -> str:

@@ -17,6 +17,7 @@ from edgekit.graph.ir import Graph
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm
 from edgekit.passes.drop_padded_channels import drop_padded_channels
+from edgekit.passes.drop_training import drop_training
 from edgekit.passes.expand_attention import expand_attention
 from edgekit.passes.fold_batch_norm import fold_batch_norm
 from edgekit.passes.fold_scale import fold_scale
@@ -31,6 +32,7 @@ from edgekit.passes.recognize_pixel_shuffle import recognize_pixel_shuffle
 Pass = Callable[[Graph], int]
 
 FLOAT: tuple[Pass, ...] = (
+    drop_training,
     expand_attention,
     recognize_activation,  # before fuse_activation: x * relu6(x + 3) / 6 must still be in pieces
     recognize_channel_shuffle,  # before merge_movement: it must see reshape, permute, reshape

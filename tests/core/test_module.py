@@ -12,6 +12,10 @@ import torch.nn.functional as F
 from graphs import Apply, chain, noise, randomize
 from torch import nn
 from torchvision import models
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.swin_transformer import SwinTransformer
+from torchvision.models.vision_transformer import VisionTransformer
+from torchvision.ops import StochasticDepth
 
 import edgekit
 from edgekit.capture import capture
@@ -295,3 +299,247 @@ def test_batch_norm_under_names_of_a_file() -> None:
     torch.testing.assert_close(module(x), original(x))
     torch.testing.assert_close(module.to_graph().nodes[0].inputs[3].data, original.running_mean)
     torch.testing.assert_close(F.relu(module.eval()(x)), F.relu(original.eval()(x)))
+
+
+# what trains besides: dropout, derived constants, batches
+class Depth(nn.Module):
+    """Stochastic depth as libraries write it: nothing of it is left in eval mode."""
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        return x * x.new_empty((len(x), *[1] * (x.ndim - 1))).bernoulli_(keep).div_(keep)
+
+
+RANDOM: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "dropout": (lambda: nn.Dropout(0.3), "element"),
+    "in place": (lambda: nn.Dropout(0.3, inplace=True), "element"),
+    "channels": (lambda: nn.Dropout2d(0.3), "channel"),
+    "alpha": (lambda: nn.AlphaDropout(0.3), "alpha"),
+    "alpha channels": (lambda: nn.FeatureAlphaDropout(0.3), "alpha channel"),
+    "functional": (lambda: Apply(lambda m, x: F.dropout(x, 0.3, m.training)), "element"),
+    "rows": (lambda: Depth(0.3), "row"),
+    "rows of torchvision": (lambda: StochasticDepth(0.3, "row"), "row"),
+    "batch of torchvision": (lambda: StochasticDepth(0.3, "batch"), "batch"),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_dropout_is_the_originals(name: str) -> None:
+    make, mode = RANDOM[name]
+    original = nn.Sequential(nn.Conv2d(3, 4, 1), make()).eval()
+    graph = capture(original, X, training=True)
+    assert [(n.attrs["p"], n.attrs["mode"]) for n in graph.nodes if n.op == "dropout"] == [(0.3, mode)]
+    module = as_module(graph)
+    x = noise(64, 3, 8, 8)
+    assert torch.equal(module.eval()(x), original(x))
+    kept = []
+    for m in (original, module):
+        m.train()
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(1)
+            kept.append(torch.stack([m(x) for _ in range(40)]))
+    theirs, ours = kept
+    if "alpha" not in mode:
+        for each in kept:  # what is left is scaled up
+            left = each != 0
+            torch.testing.assert_close(each[left], (original.eval()(x) / 0.7).expand_as(each)[left])
+    spread = {"element": 4, "channel": 3, "alpha": 4, "alpha channel": 3, "row": 2, "batch": 1}[mode]
+    dropped = [(each == each.flatten()[each.flatten() == 0][:1].sum()).float() for each in kept]
+    if "alpha" not in mode:
+        assert all(
+            torch.equal(d.flatten(spread)[..., :1].expand_as(d.flatten(spread)), d.flatten(spread))
+            for d in dropped
+            if spread < 4
+        )
+        assert all(abs(float(d.mean()) - 0.3) < (0.25 if mode == "batch" else 0.02) for d in dropped)
+    assert abs(float(ours.std() / theirs.std()) - 1) < (0.3 if mode == "batch" else 0.02)
+
+
+def test_dropout_goes_before_everything_else() -> None:
+    original = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.3), nn.ReLU(), Depth(0.2), nn.Conv2d(4, 2, 1))
+    plain, training = capture(original.eval(), X), capture(original, X, training=True)
+    for graph in (plain, training):
+        optimize(graph)
+    shapes = [[(n.op, n.attrs, n.output.shape) for n in graph.nodes] for graph in (plain, training)]
+    assert shapes[0] == shapes[1]
+    torch.testing.assert_close(run(training, [X]), run(plain, [X]))
+    assert "forward" not in vars(original[3]) and not any(m.training for m in original.modules())
+
+
+def test_dropout_layers_are_found_under_their_paths() -> None:
+    original = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout(0.3), nn.MultiheadAttention(8, 2, dropout=0.1))
+    module = of(
+        Apply(lambda m, x: m.s[2](*[m.s[1](m.s[0](x))[:, :, 0]] * 3)[0], s=original), noise(1, 3, 8, 8)
+    )
+    layers = {path: p.p for path, p in module.named_modules() if isinstance(p, nn.Dropout)}
+    assert layers == {"s.1": 0.3, "s.2.dropout": 0.1}
+    x = noise(1, 3, 8, 8)
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    torch.testing.assert_close(module.train()(x), module.eval()(x))
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_attention_drops_in_training(weights: bool) -> None:
+    """The softmax's results are left out, whether attention is one operator or spelled out."""
+    attention = nn.MultiheadAttention(8, 2, dropout=0.4, batch_first=True)
+    original = Apply(lambda m, x: m.a(x, x, x, need_weights=weights)[0], a=attention).eval()
+    x = noise(1, 16, 8)
+    module = of(original, x)
+    torch.testing.assert_close(module.eval()(x), original(x))
+    moments = []
+    for m in (original.train(), module.train()):
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            answers = torch.stack([m(x) for _ in range(300)])
+        moments.append((answers.mean(0), answers.std(0)))
+    for ours, theirs in zip(*moments, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.15
+    assert float(moments[1][1].mean()) > 0.01
+
+
+def test_recurrent_layers_drop_between_them() -> None:
+    original = Apply(lambda m, x: m.r(x)[0], r=nn.LSTM(4, 3, num_layers=3, dropout=0.25, batch_first=True))
+    graph = capture(original.eval(), noise(1, 5, 4), training=True)
+    assert [n.attrs for n in graph.nodes if n.op == "dropout"] == [{"p": 0.25, "mode": "element"}] * 2
+
+
+def _table(m: Any, x: torch.Tensor) -> torch.Tensor:
+    index = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0])
+    return m.c(x) * m.scale.reshape(1, -1, 1, 1) + m.table[index].view(1, 1, 1, 8)
+
+
+def _standardized(m: Any, x: torch.Tensor) -> torch.Tensor:
+    w = m.c.weight
+    w = (w - w.mean((1, 2, 3), keepdim=True)) / (
+        w.var((1, 2, 3), keepdim=True, unbiased=False) + 2**-12
+    ).sqrt()
+    return F.conv2d(x, w * m.scale.view(-1, 1, 1, 1), m.c.bias)
+
+
+def _token(m: Any, x: torch.Tensor) -> torch.Tensor:
+    tokens = m.c(x).flatten(2).transpose(1, 2)
+    return torch.cat([m.token.expand(len(x), -1, -1), tokens], 1) * F.softplus(m.scale)
+
+
+DERIVED = {"table": _table, "standardized": _standardized, "token": _token}
+
+
+def derived(name: str) -> nn.Module:
+    original = Apply(DERIVED[name], c=nn.Conv2d(3, 4, 1))
+    original.scale = nn.Parameter(noise(4, seed=1) + 1.5)
+    if name != "standardized":
+        original.register_parameter(
+            "table" if name == "table" else "token",
+            nn.Parameter(noise(3, seed=2) if name == "table" else noise(1, 1, 4, seed=2)),
+        )
+    return original.eval()
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_constants_that_follow_from_parameters_train_them(name: str, tmp_path: Any) -> None:
+    original = derived(name)
+    graph = capture(original, X, training=True)
+    assert graph.derivations and graph.batchable
+    plain = capture(original, X)
+    assert [n.op for n in graph.nodes] == [n.op for n in plain.nodes] and not plain.derivations
+    save(graph, tmp_path / "graph.safetensors")
+    again = load(tmp_path / "graph.safetensors")
+    assert graph_hash(again) == graph_hash(graph) == graph_hash(graph.copy())
+    for each in (graph, again):
+        module = as_module(each)
+        assert module.state_dict().keys() == original.state_dict().keys()
+        follow(original, module, noise(4, 3, 8, 8))
+    with torch.no_grad():
+        module.scale.mul_(2.0)
+        original.scale.mul_(2.0)
+    changed = module.to_graph()
+    torch.testing.assert_close(run(changed, [X])[0], original(X), rtol=1e-5, atol=1e-5)
+    follow(original, as_module(changed), noise(2, 3, 8, 8))
+    assert optimize(changed) and not changed.derivations
+
+
+def test_a_constant_that_was_changed_follows_no_more() -> None:
+    graph = capture(derived("table"), X, training=True)
+    changed = graph.copy()
+    (scale,) = (v for v in changed.constants() if v.shape == (1, 4, 1, 1))
+    scale.data = scale.data * 0.5
+    module = as_module(changed)
+    torch.testing.assert_close(module.eval()(X), run(changed, [X])[0])
+    names = {name for name, _ in module.named_parameters()}
+    assert "scale" not in names and {"c.weight", "c.bias", "table"} < names
+
+
+def test_attention_biases_that_are_kept_in_eval_mode_train() -> None:
+    class Biased(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias, self.kept = nn.Parameter(noise(3)), {}
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            index = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0])
+            if self.training:
+                return x + self.bias[index]
+            if "cpu" not in self.kept:
+                self.kept["cpu"] = self.bias[index]
+            return x + self.kept["cpu"]
+
+    original = nn.Sequential(nn.Conv2d(3, 4, 1), Biased()).eval()
+    module = of(original)
+    original[1].kept.clear()
+    assert module.state_dict().keys() == original.state_dict().keys()
+    x = noise(2, 3, 8, 8)
+    for m in (original.train(), module.train()):
+        loss(m(x)).backward()
+    torch.testing.assert_close(module.get_parameter("1.bias").grad, original[1].bias.grad)
+
+
+def test_attention_takes_batches() -> None:
+    """nn.MultiheadAttention puts heads and images in one dimension, which an export of one image fixes."""
+
+    def fn(m: Any, x: torch.Tensor) -> torch.Tensor:
+        tokens = torch.cat([m.t.expand(len(x), -1, -1), x.flatten(2).transpose(1, 2)], 1)
+        return m.l((tokens + m.a(tokens, tokens, tokens, need_weights=False)[0])[:, 0])
+
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+    original = Apply(fn, a=attention, l=nn.Linear(8, 3))
+    original.t = nn.Parameter(noise(1, 1, 8))
+    x = noise(1, 8, 3, 4)
+    assert capture(original.eval(), x, training=True).batchable
+    follow(original, of(original, x), noise(3, 8, 3, 4))
+
+
+LIBRARY = {
+    "convnext": lambda: ConvNeXt([CNBlockConfig(8, 16, 1), CNBlockConfig(16, None, 1)], 0.2, num_classes=3),
+    "swin": lambda: SwinTransformer([4, 4], 8, [1, 1], [2, 2], [4, 4], 1.0, num_classes=3),
+    "vit": lambda: VisionTransformer(32, 8, 1, 2, 16, 32, 0.1, 0.1, 3),
+    "shufflenet": lambda: models.shufflenet_v2_x0_5(num_classes=3),
+}
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_every_parameter_of_library_models_trains(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        original = randomize(LIBRARY[name]())
+    module = of(original, noise(1, 3, 32, 32))
+    assert name == "shufflenet" or any(isinstance(part, nn.Dropout) for part in module.modules())
+    for part in (*original.modules(), *module.modules()):
+        if isinstance(part, nn.Dropout | StochasticDepth):
+            part.p = 0.0
+        elif isinstance(part, nn.MultiheadAttention):
+            part.dropout = 0.0
+    x = noise(3, 3, 32, 32)
+    for m in (original.train(), module.train()):
+        loss(m(x)).backward()
+    ours, theirs = ({name: p.grad for name, p in m.named_parameters()} for m in (module, original))
+    assert ours.keys() == theirs.keys()
+    for path, grad in theirs.items():
+        assert float((ours[path] - grad).norm()) <= 1e-4 * float(grad.norm()) + 1e-7, path

@@ -217,6 +217,7 @@ CASES: dict[str, Case] = {
         {"size": (10, 12)},
         lambda: X.repeat_interleave(2, 2).repeat_interleave(2, 3),
     ),
+    "dropout": ("dropout", [X], {"p": 0.5, "mode": "element"}, lambda: X),
     "scaled_dot_product_attention": (
         "scaled_dot_product_attention",
         [TOKENS, TOKENS * 2, TOKENS + 1, MASK],

@@ -21,6 +21,7 @@ from edgekit.passes import FLOAT, Pass, optimize
 from edgekit.passes.canonicalize_pooling import canonicalize_pooling
 from edgekit.passes.convert_batch_norm import convert_batch_norm
 from edgekit.passes.drop_padded_channels import drop_padded_channels
+from edgekit.passes.drop_training import drop_training
 from edgekit.passes.expand_attention import expand_attention
 from edgekit.passes.fold_batch_norm import fold_batch_norm
 from edgekit.passes.fold_scale import fold_scale
@@ -366,6 +367,12 @@ FIRES: dict[str, Row] = {
 }
 
 KEPT: dict[str, tuple[Pass, Callable[..., Any], dict[str, Any], torch.Tensor]] = {
+    "nothing for training": (
+        drop_training,
+        lambda m, x: F.scaled_dot_product_attention(x, x, x) * m.s,
+        {"s": noise(8, seed=2)},
+        X,
+    ),
     "length of something else": (
         recognize_l2_normalize,
         lambda m, x: x / x.relu().norm(dim=1, keepdim=True).clamp_min(1e-6),
@@ -562,7 +569,8 @@ def test_pass_does_not_fire(name: str) -> None:
 
 
 def test_every_pass_is_tested_both_ways() -> None:
-    fires = {rewrite for rewrite, *_ in FIRES.values()} | {expand_attention}
+    fires = {rewrite for rewrite, *_ in FIRES.values()}
+    fires |= {expand_attention, drop_training}  # below; in test_module.py
     kept = {rewrite for rewrite, *_ in KEPT.values()}
     assert fires == set(FLOAT)
     assert kept | {expand_attention, convert_batch_norm, merge_movement} == set(FLOAT)

@@ -8,6 +8,7 @@ import logging
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import PurePath
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 
 from edgekit.capture.prove import doubled, follows, prove
 from edgekit.capture.torch.aliases import aliases_matter
+from edgekit.capture.torch.batch import free_batch
+from edgekit.capture.torch.dropout import as_trained
 from edgekit.capture.torch.fx import is_library
 from edgekit.capture.torch.importer import Importer
 from edgekit.capture.torch.inline import inline_regions
@@ -35,8 +38,8 @@ def capture(
     Args:
         module: in eval mode; its tensors are shared with the graph, not copied.
         example: (1, C, H, W) float32, or one such tensor per input; shapes are recorded from it.
-        training: keep what only training needs: what each constant was, how batch norms train. The function
-            is that of eval mode all the same.
+        training: keep what only training needs: what each constant was or follows from, how batch norms
+            train, what is left out at random. The function is that of eval mode all the same.
     Returns: a checked Graph whose result equals eager within 1e-4 relative, for batches of 1 and, when
         `graph.batchable`, of any N.
     Raises: CaptureError naming every operator without importer and its module, or the export's own reason.
@@ -53,23 +56,38 @@ def capture(
             raise CaptureError(
                 f"[capture] {name} does not run on an input {shapes}: {_one_line(error)}"
             ) from error
-        try:
-            with _silent():
-                program = torch.export.export(module, tuple(x.clone() for x in examples))
-        except Exception as error:  # torch.export raises its internals' exceptions unwrapped
-            raise CaptureError(f"[capture] {_untraceable(error, module, name)}") from error
-        graph = import_program(program, name, example, reference, module=module, training=training)
+        untouched: AbstractContextManager[dict[str, str]] = contextlib.nullcontext({})
+        with as_trained(module, examples) if training else untouched as stochastic:
+            program = _exported(module, examples, name)
+            graph = import_program(
+                program, name, example, reference, module=module, training=training, stochastic=stochastic
+            )
         if training and not graph.batchable:
             graph.batchable = _follows(graph, module, examples)
     return graph
 
 
+def _exported(
+    module: torch.nn.Module, examples: list[torch.Tensor], name: str
+) -> torch.export.ExportedProgram:
+    try:
+        with _silent():
+            return torch.export.export(module, tuple(x.clone() for x in examples))
+    except Exception as error:  # torch.export raises its internals' exceptions unwrapped
+        raise CaptureError(f"[capture] {_untraceable(error, module, name)}") from error
+
+
 def _follows(graph: Graph, module: torch.nn.Module, examples: list[torch.Tensor]) -> bool:
+    """Whether the graph makes of a batch what the module does; sizes that grow with it are left open."""
     batches = doubled(examples)
     try:
         answers = module(*(x.clone() for x in batches))
+        with as_trained(module, examples) as stochastic:
+            program = _exported(module, batches, graph.name)
+            other = _imported(program, graph.name, module, True, stochastic)
     except Exception:  # a module of one image
         return False
+    free_batch(graph, other)
     return follows(graph, batches, _flatten(answers))
 
 
@@ -91,23 +109,35 @@ def import_program(
     *,
     module: torch.nn.Module | None = None,
     training: bool = False,
+    stochastic: dict[str, str] | None = None,
 ) -> Graph:
     """An ExportedProgram (from `capture` or a loaded .pt2) as a Graph; see `capture`."""
     examples = _examples(example, name)
-    inline_regions(program)
-    if aliases_matter(program):
-        program = program.run_decompositions({})
     with torch.no_grad():
-        graph = Importer(program, name, module, training).graph
+        graph = _imported(program, name, module, training, stochastic)
         if len(graph.inputs) != len(examples):
             raise CaptureError(
                 f"[capture] {name} takes {len(graph.inputs)} inputs: {len(examples)} examples were given"
             )
-        graph.remove_dead()
         check(graph)
         if reference is None:
             reference = program.module()(*(x.clone() for x in examples))
         prove(graph, examples, _flatten(reference))
+    return graph
+
+
+def _imported(
+    program: torch.export.ExportedProgram,
+    name: str,
+    module: torch.nn.Module | None,
+    training: bool,
+    stochastic: dict[str, str] | None,
+) -> Graph:
+    inline_regions(program)
+    if aliases_matter(program):
+        program = program.run_decompositions({})
+    graph = Importer(program, name, module, training, stochastic).graph
+    graph.remove_dead()
     return graph
 
 

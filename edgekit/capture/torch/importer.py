@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import Any
 
 import torch
 from torch import fx
+from torch.utils._python_dispatch import _disable_current_modes
 
 from edgekit.capture.builder import Builder, Unsupported
 from edgekit.capture.torch import (  # noqa: F401 (each registers its importers)
     activation,
     comparison,
     convolution,
+    dropout,
     elementwise,
     indexing,
     movement,
@@ -24,6 +27,7 @@ from edgekit.capture.torch import (  # noqa: F401 (each registers its importers)
     resize,
 )
 from edgekit.capture.torch.aliases import VIEWS
+from edgekit.capture.torch.derived import Record, Replay
 from edgekit.capture.torch.fx import (
     COPIES,
     CREATORS,
@@ -49,15 +53,34 @@ class Importer(Builder):
         name: str,
         module: torch.nn.Module | None = None,
         training: bool = False,
+        stochastic: dict[str, str] | None = None,
     ) -> None:
-        """module: what was exported, where it is at hand; the momentum of its batch norms is read there."""
+        """module: what was exported, where it is at hand; the momentum of its batch norms is read there.
+
+        stochastic: see `Builder`.
+        """
         super().__init__(name, training)
+        self.stochastic = stochastic or {}
+        self.record = Record(lambda: self.source)
+        self.replay = Replay(self)
         self.module = module
         self.state = program.state_dict
         self.env: dict[fx.Node, Any] = {}
         self.node: fx.Node
         placeholders = self._bind(program)
         missing: dict[str, list[str]] = {}
+        with self.record if training else contextlib.nullcontext():
+            self._walk(program, placeholders, missing)
+        if missing:
+            listing = "; ".join(f"{what} at {_places(where)}" for what, where in sorted(missing.items()))
+            raise CaptureError(f"[capture] {name}: cannot import {listing}")
+
+    def _walk(
+        self,
+        program: torch.export.ExportedProgram,
+        placeholders: dict[str, Any],
+        missing: dict[str, list[str]],
+    ) -> None:
         for node in program.graph.nodes:
             self.node = node
             if node.op == "placeholder":
@@ -72,9 +95,6 @@ class Importer(Builder):
                 self.leaf = node.meta.get("edgekit_leaf", False) or is_leaf(node)
                 self.meta, self.args = node.meta.get("val"), node.args
                 self._call(node, missing)
-        if missing:
-            listing = "; ".join(f"{what} at {_places(where)}" for what, where in sorted(missing.items()))
-            raise CaptureError(f"[capture] {name}: cannot import {listing}")
 
     def _bind(self, program: torch.export.ExportedProgram) -> dict[str, Any]:
         bound: dict[str, Any] = {}
@@ -94,6 +114,8 @@ class Importer(Builder):
             first[id(tensor)] = bound[spec.arg.name] = detached = tensor.detach()
             self.constant_names.setdefault(id(detached), spec.target)
             self.kinds[id(detached)] = _kind(spec, tensor)
+            if self.training and self.kinds[id(detached)] == "parameter":
+                self.record.parameter(detached)
             self.keep_alive.append(detached)
         for node in program.graph.nodes:
             if node.op == "placeholder" and bound.get(node.name, 0) is None:
@@ -132,13 +154,15 @@ class Importer(Builder):
             self.env[node] = args[0][args[1]]
         elif is_assertion(node):
             self.env[node] = None
-        elif node.target in SAME or (node.target in COPIES and leaves):
+        elif (node.target in SAME and not self._at_random(node, leaves)) or (
+            node.target in COPIES and leaves
+        ):
             self.env[node] = args[0]
         elif node.target in CREATORS:
             like = node.meta["val"]
             self.env[node] = CREATORS[node.target](like.shape, args)
         elif not leaves:
-            self.env[node] = node.target(*_private(args, node), **_host(kwargs))  # type: ignore[operator]
+            self.env[node] = self._executed(node, _private(args, node), _host(kwargs))
         elif node.target in IMPORTERS:
             try:
                 self.env[node] = IMPORTERS[node.target](self, *args, **_host(kwargs))
@@ -151,6 +175,31 @@ class Importer(Builder):
         else:
             self._lacks(node, missing)
             self.env[node] = _MISSING
+
+    def _at_random(self, node: fx.Node, leaves: list[Any]) -> bool:
+        return self.training and bool(leaves) and node.target in dropout.MODES
+
+    def _executed(self, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The result of an operator on constants, recorded under the name that has an importer."""
+        target: Any = node.target
+        if not self.training:
+            return target(*args, **kwargs)
+        with _disable_current_modes():
+            result = target(*args, **kwargs)
+        self.record.note(target, args, kwargs, result)
+        return result
+
+    def value(self, x: Any) -> Value:
+        """As a Builder's; a constant that follows from parameters is derived from them."""
+        known = not self.training or isinstance(x, Value) or id(x) in self.constants
+        found = super().value(x)
+        made = None if known else self.record.made.get(id(x))
+        if made is None or made.op is None or (derived := self.replay.constant(made, found)) is None:
+            return found
+        if derived is found:
+            found.kind = "parameter"
+        self.constants[id(x)] = derived
+        return derived
 
     def _lacks(self, node: fx.Node, missing: dict[str, list[str]]) -> None:
         name = str(getattr(node.target, "name", lambda: node.target)()).removeprefix("aten::")

@@ -70,19 +70,20 @@ def attention(
     imp: Builder, q, k, v, mask=None, dropout=0.0, is_causal=False, *, scale=None, enable_gqa=False
 ):
     """Grouped queries: the heads that share a key are rows of one product."""
+    random = {"dropout": float(dropout)} if imp.training and dropout > 0 else {}
     if is_causal:
         mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).tril()
     heads, keys = (x.shape[-3] if len(x.shape) > 2 else 1 for x in (q, k))
     group = heads // keys
     if group == 1 and tuple(k.shape[:-2]) == tuple(q.shape[:-2]) == tuple(v.shape[:-2]):
-        return imp.emit("scaled_dot_product_attention", (q, k, v, mask), scale=scale)
+        return imp.emit("scaled_dot_product_attention", (q, k, v, mask), scale=scale, **random)
     if len(q.shape) < 3 or any(x.shape[:-3] != q.shape[:-3] or x.shape[-3] != keys for x in (k, v)):
         raise Unsupported("attention whose queries, keys and values have different batches")
     rows = q.shape[-2]
     if mask is not None:
         mask = _of_group(imp, mask, heads, keys, group, rows)
     folded = imp.reshape(imp.value(q), (*q.shape[:-3], keys, group * rows, q.shape[-1]))
-    y = imp.emit("scaled_dot_product_attention", (folded, k, v, mask), scale=scale)
+    y = imp.emit("scaled_dot_product_attention", (folded, k, v, mask), scale=scale, **random)
     return imp.reshape(y, (*q.shape[:-1], v.shape[-1]))
 
 

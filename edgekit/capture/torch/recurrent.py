@@ -26,6 +26,7 @@ def _layers(
     both_ways: bool,
     batch_first: bool,
     kind: Kind,
+    dropout: float,
 ) -> tuple[Value, ...]:
     """(outputs, last state of every kind); initial states are (layers * directions, N, H)."""
     time, ways = (1 if batch_first else 0), 2 if both_ways else 1
@@ -44,6 +45,8 @@ def _layers(
             for states, h in zip(last, state, strict=True):
                 states.append(h)
         x = imp.emit("concat", found, dim=2) if ways == 2 else found[0]
+        if imp.training and dropout > 0 and layer + 1 < layers:
+            x = imp.emit("dropout", (x,), x.shape, p=float(dropout), mode="element")
     return (x, *(stacked(imp, states, 0) for states in last))
 
 
@@ -57,7 +60,7 @@ def _initial(imp: Builder, states: Any, row: int) -> Any:
 def _recurrent(overload: Any, kind: Kind) -> None:
     def fn(imp: Builder, x, hx, params, has_biases, layers, dropout, train, both_ways, batch_first):
         initial = hx if isinstance(hx, list | tuple) else [hx]
-        return _layers(imp, x, initial, params, has_biases, layers, both_ways, batch_first, kind)
+        return _layers(imp, x, initial, params, has_biases, layers, both_ways, batch_first, kind, dropout)
 
     importer(overload)(fn)
 

@@ -1,11 +1,11 @@
-"""Normalizations: every element by statistics of many."""
+"""Normalizations: every element by statistics of many; and dropout, which training puts beside them."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 
-from edgekit.graph.ops.row import FREE, Fixed, Tensor, op
+from edgekit.graph.ops.row import FREE, MOVED, Fixed, Tensor, op
 
 
 @op(channels="scale", ranges=FREE, layout="any", dtypes="floats", parameters=True)
@@ -58,3 +58,21 @@ def l2_normalize(x: Tensor, *, dim: int, eps: float) -> Tensor:
 @op(channels="along", ranges=Fixed(0.0, 1.0, int8=(1 / 256, -128)), layout="any", dtypes="floats")
 def softmax(x: Tensor, *, dim: int) -> Tensor:
     return torch.softmax(x, dim)
+
+
+@op(
+    channels="pass",
+    ranges=MOVED,
+    layout="any",
+    dtypes="any",
+    movement="view",
+    homogeneous=True,
+    composite=True,
+)
+def dropout(x: Tensor, *, p: float, mode: str) -> Tensor:
+    """x itself, whole. Training leaves out the share p and scales the rest up.
+
+    mode: what is left out: an "element", a "channel", a "row" (all of an image, stochastic depth) or the
+    "batch"; "alpha" and "alpha channel" as self-normalizing networks want it.
+    """
+    return x
