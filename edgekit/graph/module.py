@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import run, run_node
 
 Tensor = torch.Tensor
+See = Callable[[str, Tensor], Tensor]
 _PARAMETERS = ("weight", "bias")
 _BY_MODE = {
     "element": torch.dropout,
@@ -181,6 +182,14 @@ class GraphModule(nn.Module):
     # execution
     def forward(self, *inputs: Tensor) -> Any:
         """The graph's answer; in training mode batch norms use and follow the batch."""
+        results = self.watched(inputs)
+        return results[0] if len(results) == 1 else results
+
+    def watched(self, inputs: Sequence[Tensor], see: See = lambda _name, x: x) -> list[Tensor]:
+        """All outputs. `see` is told every input and result by its name; what it gives is what is read.
+
+        A graph that runs image by image tells those of one image after the other.
+        """
         several = bool(inputs) and len(inputs[0]) > 1
         if several and not self._graph.batchable and any(map(self._trains, self._norms.values())):
             raise GraphError(
@@ -188,10 +197,34 @@ class GraphModule(nn.Module):
                 "a batch of 1, or batch norms in eval mode"
             )
         derived = derive(self._graph.derivations, self._tensor)
-        results = run(
-            self._graph, inputs, lambda value, x: derived.get(value, self._read(value, x)), self._run_node
-        )
-        return results[0] if len(results) == 1 else results
+
+        def on_value(value: Value, x: Tensor) -> Tensor:
+            if value in derived:
+                return derived[value]
+            return self._read(value, x) if value.is_constant else see(value.name, x)
+
+        return run(self._graph, inputs, on_value, self._run_node)
+
+    def ends(self) -> dict[str, tuple[int, str, tuple[int, ...]]]:
+        """Every module's path, and "" -> its last result: place in the program, name, shape (1, ...).
+
+        The last that is read outside the module, or given out.
+        """
+        found: dict[str, tuple[int, str, tuple[int, ...]]] = {}
+        users, given = self._graph.users(), set(self._graph.outputs)
+        for at, node in enumerate(self._graph.nodes):
+            parts = node.source.split(".") if node.source else []
+            for count in range(len(parts) + 1):
+                path = ".".join(parts[:count])
+                for value in node.outputs:
+                    outside = any(
+                        reader.source != path and not reader.source.startswith(f"{path}.")
+                        for reader in users.get(value, [])
+                        if path
+                    )
+                    if outside or value in given:
+                        found[path] = (at, value.name, value.shape)
+        return found
 
     def _trains(self, path: str) -> bool:
         return self.get_submodule(path).training

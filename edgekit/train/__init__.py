@@ -2,7 +2,8 @@
 
     record = train(module, data, Settings(minutes=10), teacher=original, checkpoint=path)
 
-`run_training` is what a build's step calls: the same, or a function of the user's in its place.
+`distil_blocks` teaches the blocks of a captured graph, each its own task. `run_training` is what a build's
+step calls: `train`, or a function of the user's in its place.
 
 Enters: an nn.Module (the captured graph as a module is one), `Data`, `Settings`. Leaves: the module trained
 in place, and a `TrainRecord`. Schedules, layers, optimizers, labels and losses are files of their own.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.train.settings import Settings, Stage
 
 if TYPE_CHECKING:
+    from edgekit.train.blocks import distil_blocks
     from edgekit.train.data import Data, PictureData, TensorData, open_data, tensor_data
     from edgekit.train.end_to_end import train
     from edgekit.train.loop import TrainRecord, fit
@@ -31,6 +33,7 @@ __all__ = [
     "Stage",
     "TensorData",
     "TrainRecord",
+    "distil_blocks",
     "fit",
     "open_data",
     "run_training",
@@ -44,6 +47,7 @@ _HOMES = {
     "PictureData": "edgekit.train.data",
     "TensorData": "edgekit.train.data",
     "TrainRecord": "edgekit.train.loop",
+    "distil_blocks": "edgekit.train.blocks",
     "fit": "edgekit.train.loop",
     "open_data": "edgekit.train.data",
     "run_training": "edgekit.train.run",
