@@ -10,15 +10,20 @@ import torchvision
 from torch import nn
 from torch.nn import functional as F
 
+from edgekit import passes
 from edgekit.capture import capture
 from edgekit.errors import UsageError
 from edgekit.graph.check import check
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
+from edgekit.lower.tflite import lower, prepare
+from edgekit.quantize import qparams, rules
+from edgekit.runtimes.edgetpu.preflight import preflight
 from edgekit.surgery import Lite, lite, step
 from edgekit.surgery.activations import best_ramp
 from edgekit.surgery.layers import Layers, refits
 from edgekit.surgery.paired import fit_front_to_back
+from edgekit.targets import get_target
 
 Tensor = torch.Tensor
 
@@ -275,6 +280,16 @@ def test_parameters_of_the_lite_forms(build, without_gates: int, with_small_kern
     check(found.graph)
     assert [r.params_after for r in found.record] == [without_gates, with_small_kernels, with_small_kernels]
     assert not any(record.left for record in found.record)
+    placed = preflight(_int8(found.graph))
+    assert placed.complete, placed.unmapped
+
+
+def _int8(graph: Graph) -> bytes:
+    """The .tflite file of a copy, ranges made up."""
+    plain, target = graph.copy(), get_target("tflite-int8")
+    passes.optimize(plain)
+    qparams.annotate(plain, {v: v.range or (-1.0, 1.0) for v in rules.activations(plain)}, "int8")
+    return lower(prepare(plain, target), target).data
 
 
 def test_b0_becomes_lite0_with_stem_and_head_as_they_were() -> None:
