@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,26 @@ def test_the_python_of_the_shipping_page_reads_a_bundle(tmp_path):
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 3 and all("differs by 0 steps" in line for line in lines)
+
+
+def test_the_python_of_the_training_page_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "training.md").read_text()
+    one, other = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    nn, generator = torch.nn, torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        features = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.Conv2d(4, 4, 1))
+        layers = {"features": features, "flat": nn.Flatten(), "head": nn.Linear(144, 3)}
+        original = nn.Sequential(OrderedDict(layers)).eval()
+    names = {
+        "original": original,
+        "student": edgekit.graph_module(original, torch.zeros(1, 3, 8, 8)),
+        "teacher": edgekit.graph_module(original, torch.zeros(1, 3, 8, 8)),
+        "example": torch.zeros(1, 3, 8, 8),
+        "images": torch.randn(32, 3, 8, 8, generator=generator),
+        "labels": torch.arange(32) % 3,
+    }
+    exec(one, names)
+    assert names["record"].steps == 40 and (tmp_path / "training.pt").exists()
+    exec(other, names)
