@@ -332,7 +332,7 @@ def verdict(result: dict) -> str:
     return "exact"
 
 
-def page(results: dict[str, dict]) -> str:
+def page(results: dict[str, dict], asked: int) -> str:
     """The table, the figures first."""
     verdicts = {name: verdict(result) for name, result in results.items()}
     apart = {kind: sum(v.startswith(kind) for v in verdicts.values()) for kind in APART}
@@ -342,7 +342,8 @@ def page(results: dict[str, dict]) -> str:
     lines = [
         "# Cuts against the masked original",
         "",
-        f"{len(results)} models up to 30 M parameters and the 24 of the bar. {len(captured)} captured: "
+        f"{len(results)} of {asked} models done: the 24 of the bar and families up to 30 M parameters. "
+        f"{len(captured)} captured: "
         f"{len(exact)} exact ({len(exact) / max(len(captured), 1):.1%}), {len(wrong)} silently wrong. Apart: "
         f"{', '.join(f'{count} {kind}' for kind, count in apart.items())}. "
         f"{len(SEEDS)} seeds x ratios {', '.join(map(str, RATIOS))}; `python benchmarks/prune_oracle.py`.",
@@ -388,13 +389,14 @@ def main() -> None:
     if not (given.bar or state["names"]):
         state["names"] = names()
     results = state["models"]
-    for name in state["names"] or BAR:
+    asked = state["names"] or BAR
+    for name in asked:
         if name not in results:
             results[name] = recorded(ask(name))
             print(name, verdict(results[name]), flush=True)
             seeded.write_atomic(RESULTS, lambda path: path.write_text(json.dumps(state, indent=0)))
-            PAGE.write_text(page(results))
-    PAGE.write_text(page(results))
+            PAGE.write_text(page(results, len(asked)))
+    PAGE.write_text(page(results, len(asked)))
 
 
 if __name__ == "__main__":

@@ -118,6 +118,15 @@ def test_outputs_stay_with_their_reason() -> None:
     assert {group.name: len(group.units) for group in analysis.groups} == {"stem.0": 12, "b.0": 16}
 
 
+def test_heads_that_must_stay_equally_wide_lose_their_lowest() -> None:
+    analysis = analyse(captured(NETS["Attention"]))
+    drawn = random.Random(3)
+    scores = {unit: drawn.random() for unit in analysis.units}
+    node = next(node for node in analysis.coupling.weighings if node.source == "qkv")
+    heads = analysis.coupling.labels[analysis.coupling.weighings[node].made].reshape(9, 4).tolist()
+    assert analysis.allowed(scores, {"qkv": 6}) == {min(head, key=scores.__getitem__) for head in heads}
+
+
 def _rolled(graph: Graph) -> None:
     """The weight of a consumer with its columns moved by one."""
     weight = graph.value("c.0.weight")
