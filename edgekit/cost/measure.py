@@ -110,7 +110,7 @@ def _time(timer: Timer, table: Table, units: Sequence[Unit], models: Sequence[Mo
         table.reference_ns = statistics.median(time.reference_ns for time in passes[0].values())
     for name, unit in names.items():
         times = tuple(_at_one_clock(found[name], table) for found in passes)
-        table.units[unit.key] = Entry(_agreed(times), times, unit.kind, dict(unit.sizes))
+        table.units[unit.key] = Entry(agreed(times), times, unit.kind, dict(unit.sizes))
     for name, model in wholes.items():
         times = tuple(_at_one_clock(found[name], table) / 1e6 for found in (*passes, alone))
         together = sum(table.units[unit.key].ns for unit in model.units) / 1e6
@@ -121,7 +121,7 @@ def _at_one_clock(time: PartTime, table: Table) -> float:
     return max(time.ns, 0.0) * table.reference_ns / time.reference_ns
 
 
-def _agreed(times: Sequence[float]) -> float:
+def agreed(times: Sequence[float]) -> float:
     """The mean; of times far apart, of those near the smallest: something else ran during the others."""
     return statistics.mean(time for time in times if time <= _NEAR * min(times))
 

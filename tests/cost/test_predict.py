@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cost.networks import built, small
 
-from edgekit.cost.measure import measure
+from edgekit.cost.measure import agreed, measure
 from edgekit.cost.models import of_file, of_graph
 from edgekit.cost.predict import FITTED, MEASURED, POOLED, Cost, cost_for
 from edgekit.cost.table import Entry, Table, Whole, tables
@@ -108,11 +108,17 @@ def test_this_machine_measures_and_finds_its_table(kept) -> None:
     keys = {unit.key for unit in of_graph("small", small(), INT8.name).units}
     assert set(cost.table.units) == keys
     assert all(
-        len(entry.passes) == 2 and entry.ns == min(entry.passes) for entry in cost.table.units.values()
+        len(entry.passes) == 2 and entry.ns == agreed(entry.passes) for entry in cost.table.units.values()
     )
     whole = cost.table.models["small"]
     assert whole.p50_ms > 0 and whole.units_ms > 0
     assert cost.graph_ms(small()) == pytest.approx(whole.p50_ms)
+
+
+def test_passes_that_agree_have_their_mean_and_a_disturbed_one_does_not_count() -> None:
+    assert agreed((100.0, 110.0)) == 105.0
+    assert agreed((300.0, 100.0)) == 100.0
+    assert agreed((0.0, 2.0)) == 0.0
 
 
 def test_what_is_known_is_not_measured_again(kept) -> None:
