@@ -35,6 +35,7 @@ def _environment() -> Any:
     environment = template.environment("edgekit.report")
     environment.globals.update(facts=facts, formats=formats, places=PLACES, output_head=outputs.HEAD)
     environment.filters["breakable"] = _breakable
+    environment.filters["stacked"] = _stacked
     return environment
 
 
@@ -181,6 +182,13 @@ def picture(image: str | None, root: Path | None) -> str | None:
         return None
     kind = next((kind for magic, kind in _KINDS.items() if data.startswith(magic)), None)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else None
+
+
+def _stacked(text: str) -> Any:
+    """Figures of one cell under each other: they wrap nowhere else."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(text)).replace(", ", ",<br>").replace(" (", "<br>("))
 
 
 def _stages(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
