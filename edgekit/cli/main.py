@@ -133,7 +133,7 @@ def build(
         typer.Option(
             "--lite",
             metavar="[=STEPS]",
-            help="Surgery: no-se,relu6,3x3 (all without a value), see docs/steps.md.",
+            help="Surgery: no-se,relu6,3x3 (these without a value), fuse, or auto; see docs/steps.md.",
         ),
     ] = None,
     prune: Annotated[

@@ -14,7 +14,9 @@ from typing import Any, Literal
 from edgekit.errors import UsageError, did_you_mean
 from edgekit.train import settings as train
 
-LITE_STEPS = ("no-se", "relu6", "3x3")
+LITE_STEPS = ("no-se", "relu6", "3x3")  # without a word; "fuse" pays on some devices only
+LITE_KNOWN = (*LITE_STEPS, "fuse")
+AUTO = "auto"
 BUDGETS = ("keep", "macs", "params", "latency_ms")
 LENGTHS = ("minutes", "steps", "epochs")
 MINUTES = 20.0
@@ -29,7 +31,7 @@ _TRAIN_FORMS = "FILE.py:FUNCTION, 20min, 500steps or nothing"
 class Lite:
     """Surgery towards what integer-only accelerators map.
 
-    steps: which, in their order: "no-se", "relu6", "3x3"; ("auto",) takes them by the milliseconds each wins
+    steps: which of "no-se", "relu6", "3x3", "fuse"; ("auto",) takes them by the milliseconds each wins
         for the accuracy it loses, until `max_drop` is spent.
     fixed: paths of modules whose form stays: a stem, a head.
     max_drop: accuracy that "auto" may lose, a fraction; None is what the gate asks, or 0.01.
@@ -96,15 +98,15 @@ def check(settings: Settings, where: str) -> None:
 
 
 def _check_lite(settings: Lite, where: str) -> None:
-    known = (*LITE_STEPS, "auto")
+    known = (*LITE_KNOWN, AUTO)
     for name in settings.steps:
         if name not in known:
             raise UsageError(
                 f"{where}: [lite] steps: {name!r}: of {', '.join(known)}{did_you_mean(name, known)}"
             )
-    if not settings.steps or ("auto" in settings.steps and len(settings.steps) > 1):
+    if not settings.steps or (AUTO in settings.steps and len(settings.steps) > 1):
         raise UsageError(
-            f"{where}: [lite] steps = {list(settings.steps)}: {', '.join(LITE_STEPS)}, or auto alone"
+            f"{where}: [lite] steps = {list(settings.steps)}: {', '.join(LITE_KNOWN)}, or auto alone"
         )
     if settings.max_drop is not None and not 0 <= settings.max_drop < 1:
         raise UsageError(f"{where}: [lite] max_drop = {settings.max_drop:g}: a fraction, from 0 to under 1")
@@ -134,7 +136,7 @@ _CHECKS: dict[type, Callable[[Any, str], None]] = {
 
 def is_lite(word: str) -> bool:
     """Whether a word of the command line can only be a value of `--lite`."""
-    return bool(word) and set(word.split(",")) <= {*LITE_STEPS, "auto"}
+    return bool(word) and set(word.split(",")) <= {*LITE_KNOWN, AUTO}
 
 
 def is_train(word: str) -> bool:

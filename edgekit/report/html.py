@@ -203,7 +203,7 @@ def _stages(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _breakable(text: str) -> Any:
-    """Let a long dotted or underscored name wrap at its joints."""
+    """Let a long dotted or underscored name wrap at its joints, and no number inside it."""
     from markupsafe import Markup, escape
 
-    return Markup(re.sub(r"([._/\-])(?=[^\s;])", r"\1<wbr>", str(escape(text))))
+    return Markup(re.sub(r"((?<!\d)[._/\-](?=[^\s;])|[._/\-](?=[^\s;\d]))", r"\1<wbr>", str(escape(text))))

@@ -11,6 +11,7 @@ from test_train_step import OFF, kept
 import edgekit
 from edgekit.capture import capture
 from edgekit.errors import UsageError
+from edgekit.pipeline.steps.clock import Clock
 from edgekit.surgery import lite
 
 
@@ -55,8 +56,30 @@ def test_what_lite_cannot_do_is_said(tmp_path, cache):
     images = torch.zeros(4, 3, 32, 32)
     for told, said in (
         ({"fixed": ["stemm"]}, r"\[lite\] fixed 'stemm'"),
-        ({"steps": ["auto"]}, r"\[lite\] auto"),
+        ({"steps": ["auto", "relu6"]}, "or auto alone"),
     ):
         with pytest.raises(UsageError, match=said):
             edgekit.build(net(), calibration=images, out=tmp_path / "out", lite=told, **OFF)
     assert not (tmp_path / "out").exists()
+
+
+class _Dear:
+    """Costs of a board where a hard-swish takes a millisecond, and nothing else anything."""
+
+    def graph_ms(self, graph):
+        return float(sum(node.op == "hardswish" for node in graph.nodes) + 1)
+
+
+def test_auto_takes_what_pays(tmp_path, cache, folder, edgekit, monkeypatch):
+    monkeypatch.setattr(Clock, "cost", lambda self: _Dear())
+    code, _, error = edgekit(
+        "build", NET, "--target", "tflite-float32", "--latency", "off", "--data", f"imagefolder:{folder}",
+        "--calibration", 16, "--evaluation", 40, "--lite=auto", "--max-drop", 0.99, "--out", tmp_path,
+    )  # fmt: skip
+    assert code in (0, 1), error
+    record = json.loads((tmp_path / "report.json").read_text())["variants"][1]["record"]
+    assert {rung["step"] for rung in record["ladder"]} >= {"relu6"}
+    assert sum(len(rung["modules"]) for rung in record["ladder"] if rung["taken"]) == 2
+    assert len(record["changed"]) == 2
+    for page in ("report.html", "report.md"):
+        assert "The ladder of lite" in (tmp_path / page).read_text()

@@ -20,7 +20,6 @@ from edgekit.graph.ir import Graph
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
-from edgekit.pipeline.step_settings import LITE_STEPS
 from edgekit.pipeline.steps.lite import LITE
 from edgekit.pipeline.steps.prune import PRUNE
 from edgekit.pipeline.steps.step import Context, Step
@@ -35,8 +34,6 @@ _GRAPH, _RECORD = "graph.safetensors", "record.json"
 def asked(recipe: Recipe) -> list[Step]:
     """The steps that a recipe has a section of, in the order they are made."""
     known = {step.name for step in STEPS}
-    if recipe.lite is not None and "auto" in recipe.lite.steps:
-        raise UsageError(f"[lite] auto is not in this edgekit: {', '.join(LITE_STEPS)}")
     for name in ("lite", "prune", "train"):
         if getattr(recipe, name) is not None and name not in known:
             raise UsageError(f"[{name}] is not in this edgekit: {', '.join(sorted(known)) or 'no step yet'}")

@@ -54,7 +54,7 @@ _LOOKING = ("taylor", "obs")
 def _record(told: Mapping[str, Any], settings: Prune, images: int) -> dict[str, Any]:
     record: dict[str, Any] = {
         "changed": [
-            {"module": group["name"], "what": f"{group['units']} to {group['kept']} channels or heads"}
+            {"module": group["name"], "what": f"width {group['units']} to {group['kept']}"}
             for group in told["groups"]
             if group["kept"] < group["units"]
         ],
