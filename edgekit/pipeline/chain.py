@@ -46,6 +46,8 @@ def _target(facts: Facts, form: Form, one: Built) -> dict[str, Any]:
     """One target's file of a form, or why there is none, timed beside the original's in the same run."""
     name = one.target.name
     row: dict[str, Any] = {"target": name}
+    if name in form.predicted:
+        row["predicted_ms"] = form.predicted[name]
     if (reason := form.untimed.get(name)) is not None:
         return row | {"reason": reason}
     holder = _holder(facts, form)

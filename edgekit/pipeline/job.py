@@ -110,6 +110,7 @@ class Form:
     graph: optimized. changed: what it lost in float against the original; None for that one.
     timed: what was built of it for its milliseconds alone, by target, with the float models it is held
     against; of the form that is built in earnest nothing. untimed: target -> why it was not.
+    predicted: target -> milliseconds on this machine, where its units were timed before.
     """
 
     variant: Variant
@@ -117,6 +118,7 @@ class Form:
     changed: Drift | None = None
     timed: dict[str, Built] = field(default_factory=dict)
     untimed: dict[str, str] = field(default_factory=dict)
+    predicted: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ from edgekit.pipeline.calibration import calibration_rows
 from edgekit.pipeline.class_names import with_class_names
 from edgekit.pipeline.forms import forms_of, untimed_forms
 from edgekit.pipeline.job import Built, Facts, Form, Job, Quantized, Run
+from edgekit.pipeline.predicted import predict
 from edgekit.pipeline.proofs.agreement import agreed
 from edgekit.pipeline.proofs.run import runtime_of
 from edgekit.pipeline.resolve import handed_over, resolve, targets_of
@@ -183,6 +184,8 @@ def _build(
     baselines = _baselines(session, recipe, job, graph, built)
     if recipe.device.profile != OFF:
         _build_to_time(session, recipe, job, forms, targets)
+        if len(forms) > 1:
+            predict(forms, targets, recipe.device.threads, session.store.root / "cost")
     asked = proofs.Asked(session, recipe, job, task, reference, baselines, forms)
     for proof in proofs.PROOFS:
         proof.prove(asked, built)

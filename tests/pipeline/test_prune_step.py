@@ -17,6 +17,7 @@ from test_train_step import OFF, kept
 import edgekit
 from edgekit.capture import capture
 from edgekit.errors import EdgekitError
+from edgekit.pipeline import predicted
 from edgekit.pipeline.steps import clock
 from edgekit.prune import prune_graph
 
@@ -84,6 +85,17 @@ def test_a_budget_in_milliseconds_is_met_by_measured_files(tmp_path, cache, monk
     assert "Asked for 1 ms of tflite-int8 on host" in record["notes"][0] and len(timed) == len(
         budget["tries"]
     )
+
+
+def test_predicted_milliseconds_stand_beside_the_measured(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(predicted, "tables", lambda root: [SimpleNamespace(threads=1)])
+    asked = []
+    monkeypatch.setattr(predicted, "cost_for", lambda *told: asked.append(told) or _Sizes(None))
+    run = _build(tmp_path, {"keep": 0.5}, device={"profile": "quick"}, targets=["tflite-int8"])
+    first, pruned = (row["targets"] for row in run.report["variants"])
+    assert [told[:3] for told in asked] == [("host", "tflite-int8", 1)]
+    assert 0 < pruned[0]["predicted_ms"] < first[0]["predicted_ms"]
+    assert first[0]["p50_ms"] > 0
 
 
 class _Sizes:
