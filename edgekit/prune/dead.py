@@ -25,10 +25,6 @@ Tensor = torch.Tensor
 Interval = tuple[Tensor, Tensor]
 
 _UNBOUNDED = 1e150  # in float64: large enough that no finite network reaches it
-_RISING = frozenset({"relu", "relu6", "sigmoid", "hardsigmoid", "tanh", "clamp", "exp", "sqrt"})
-# op -> where it is least; it falls before and rises behind
-_BOWLS = {"hardswish": -1.5, "silu": -1.2784645427610738, "abs": 0.0}
-_RISING_SUMS = frozenset({"mean", "sum", "amax", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"})
 
 
 def dead_units(analysis: Analysis) -> set[int]:
@@ -125,15 +121,12 @@ def _bounds(node: Node, args: list[Interval | None]) -> list[Interval] | None:
     lows = [None if a is None else a[0] for a in args]
     highs = [None if a is None else a[1] for a in args]
     x = args[0]
-    if row.movement in ("view", "place") or node.op in _RISING | _RISING_SUMS | {
-        "maximum",
-        "minimum",
-        "dropout",
-    }:
+    averages = row.channels in ("window", "reduce") and row.homogeneous
+    if row.movement or averages or row.turns == -math.inf:
         return both(lows, highs)
-    if node.op in _BOWLS and not node.attrs:
+    if row.turns is not None and not node.attrs:
         (low,), (high,) = run_node(node, [x[0]]), run_node(node, [x[1]])
-        at = torch.full_like(x[0], _BOWLS[node.op])
+        at = torch.full_like(x[0], row.turns)
         inside = (x[0] <= at) & (at <= x[1])
         floor = torch.where(inside, run_node(node, [at])[0], torch.minimum(low, high))
         return [(floor, torch.maximum(low, high))]

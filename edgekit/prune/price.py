@@ -24,11 +24,11 @@ from scipy.optimize import nnls
 
 from edgekit.cost.static import count
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS
 from edgekit.prune.cut import cut
 from edgekit.prune.groups import Analysis
 
 Shares = Mapping[str, float]  # group -> share of its units that stays
-_FUSED = ("batch_norm", "relu", "relu6", "hardswish")
 LEVELS = (1.0, 0.75, 0.5, 0.25)
 SAMPLES = 8
 
@@ -181,7 +181,7 @@ def _computing(node: Node, weighings: Mapping[Node, object], producers: Mapping[
     """The layer with weights whose unit ends in `node`: batch norm and activations are fused behind it."""
     while node not in weighings and node.operands and node.operands[0] in producers:
         before = producers[node.operands[0]]
-        if before.source != node.source and node.op not in _FUSED:
+        if before.source != node.source and OPS[node.op].channels not in ("pass", "scale"):
             break
         node = before
     return node

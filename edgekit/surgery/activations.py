@@ -9,12 +9,14 @@ and a ReLU without one is taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS
 from edgekit.graph.run import run_node
 from edgekit.surgery.layers import (
     Layer,
@@ -29,7 +31,8 @@ from edgekit.surgery.paired import Site
 from edgekit.surgery.record import Change, Left
 
 Tensor = torch.Tensor
-SMOOTH = ("hardswish", "silu", "mish", "gelu")
+# Those that dip below zero before they rise.
+SMOOTH = frozenset(name for name, row in OPS.items() if row.turns is not None and -math.inf < row.turns < 0)
 _BOUND = 6.0
 _SAMPLES = 1024  # numbers a channel that a ramp is fitted to
 _STARTS = 24

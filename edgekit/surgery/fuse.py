@@ -17,6 +17,7 @@ import torch
 
 from edgekit.graph.channels import depthwise
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import OPS
 from edgekit.graph.run import run_node
 from edgekit.graph.shapes import infer_shapes
 from edgekit.passes.fold_batch_norm import affine
@@ -26,7 +27,6 @@ from edgekit.surgery.paired import Site
 from edgekit.surgery.record import Change, Left
 
 Tensor = torch.Tensor
-_ACTIVATIONS = ("relu", "relu6", "hardswish", "silu", "mish", "gelu", "elu", "leaky_relu")
 _SAMPLES = 1024  # numbers a channel that the activation's line is fitted to
 
 
@@ -48,7 +48,7 @@ def find_pairs(graph: Graph) -> tuple[list[Pair], list[Left]]:
             continue
         x, activation = node.inputs[0], None
         maker = producers.get(x)
-        if maker is not None and maker.op in _ACTIVATIONS and len(maker.operands) == 1:
+        if maker is not None and OPS[maker.op].channels == "pass" and len(maker.operands) == 1:
             activation, x = maker, maker.operands[0]
         narrow, wide = layers.by_out.get(x), layers.found.get(node)
         if narrow is None or not _pointwise(narrow.node):

@@ -18,15 +18,12 @@ from dataclasses import dataclass
 import torch
 
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.ops import VIEWS
+from edgekit.graph.ops import OPS, Fixed
 from edgekit.surgery.layers import Layer, Layers, refit, refits, scale_inputs, scale_output
 from edgekit.surgery.paired import Site, averages
 from edgekit.surgery.record import Change, Left
 
 Tensor = torch.Tensor
-_BOUNDED = ("sigmoid", "hardsigmoid", "softmax", "tanh", "clamp", "relu6")
-_REDUCED = ("mean", "sum", "amax", "adaptive_avg_pool2d", "avg_pool2d", "max_pool2d")
-_RENAMED = (*VIEWS, "expand", "permute", "slice", "split", "select", "dropout")
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,16 @@ def find_gates(graph: Graph) -> tuple[list[Gate], list[Left]]:
 def _bounded(gate: Value, producers: dict[Value, Node]) -> bool:
     """Whether a value lies between two bounds, seen through views of it."""
     node = producers.get(gate)
-    while node is not None and node.op in _RENAMED and node.inputs[0] is not None:
+    while node is not None and _renames(node) and node.inputs[0] is not None:
         node = producers.get(node.inputs[0])
-    return node is not None and node.op in _BOUNDED
+    if node is None:
+        return False
+    return isinstance(OPS[node.op].ranges, Fixed) or node.op in ("clamp", "relu6")
+
+
+def _renames(node: Node) -> bool:
+    """Whether every number of a result is one of the first operand."""
+    return OPS[node.op].movement in ("view", "place") and len(node.operands) == 1 and node.op != "pad"
 
 
 def _not_global(gate: Value, producers: dict[Value, Node], graph: Graph) -> str:
@@ -102,7 +106,7 @@ def _even(gate: Value, producers: dict[Value, Node]) -> bool:
 def _reduces(node: Node) -> bool:
     """Whether a node takes one number from all places of a map."""
     x, out = node.inputs[0], node.output
-    if node.op not in _REDUCED or x is None or len(x.shape) != 4:
+    if OPS[node.op].channels not in ("reduce", "window") or x is None or len(x.shape) != 4:
         return False
     if "dims" in node.attrs:
         return {d % 4 for d in node.attrs["dims"]} == {2, 3}

@@ -16,7 +16,7 @@ import torch
 
 from edgekit.graph.channels import carried
 from edgekit.graph.ir import Graph, Node, Value
-from edgekit.graph.ops import WEIGHT_AXIS
+from edgekit.graph.ops import OPS, WEIGHT_AXIS
 from edgekit.passes.fold_batch_norm import affine, has_statistics
 from edgekit.surgery import least_squares
 from edgekit.surgery.paired import Site
@@ -105,7 +105,7 @@ class Layers:
                     scaled.update(node.outputs)
                     if node.op == "mul":
                         factors.update(v for v in node.operands if v is not at)
-                    shifts = shifts and (node.op in _AVERAGES or node.op in ("dropout", "reshape", "permute"))
+                    shifts = shifts and (node.op in _AVERAGES or OPS[node.op].movement == "view")
                 else:
                     return None
         if not found or factors & scaled:
@@ -124,16 +124,8 @@ class Layers:
         if node.op == "mul":
             others = [v for v in node.operands if v is not value]
             return len(others) == 1 and not node.attrs.get("activation")
-        if node.op in (
-            "max_pool2d",
-            "avg_pool2d",
-            "dropout",
-            "relu",
-            "amax",
-            *_AVERAGES,
-            "reshape",
-            "permute",
-        ):
+        row = OPS[node.op]  # relu6 is bounded; what is placed elsewhere need not be whole channels
+        if row.homogeneous and row.movement != "place" and len(node.operands) == 1 and node.op != "relu6":
             return carried(node) == [value]
         return False
 

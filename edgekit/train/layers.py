@@ -17,11 +17,11 @@ from torch import nn
 
 from edgekit.errors import UsageError
 from edgekit.graph.module import GraphModule
+from edgekit.graph.ops import OPS, WEIGHT_AXIS
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 _INSTANCE_NORM = nn.modules.instancenorm._InstanceNorm
 _NORMS = (_BATCH_NORM, _INSTANCE_NORM, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
-_NORM_OPS = ("batch_norm", "layer_norm", "group_norm", "rms_norm")
 _FEW_CHANNELS = 3  # a stem's make no matrix worth orthogonalising
 
 
@@ -67,13 +67,14 @@ def _of_modules(module: nn.Module) -> Iterator[Layer]:
 def _of_graph(module: GraphModule) -> Iterator[Layer]:
     shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
     for node, paths in module.readers():
-        weighs = node.op in ("conv2d", "conv_transpose2d", "linear")
+        weighs = node.op in WEIGHT_AXIS
         weight, bias = (*paths[1:3], None, None)[:2] if weighs else (None, None)
         linear = node.op == "linear"
         full = node.op == "conv2d" and node.attrs["groups"] == 1 and len(node.operands) < 3
         matrix = weight if weight and (linear or (full and shapes[weight][1] > _FEW_CHANNELS)) else None
         names = tuple(dict.fromkeys(path for path in paths if path))
-        yield Layer(names, node.op in _NORM_OPS, (bias,) if bias else (), matrix, linear)
+        norm = OPS[node.op].channels == "normalize" or node.op == "batch_norm"
+        yield Layer(names, norm, (bias,) if bias else (), matrix, linear)
 
 
 def head(module: nn.Module) -> set[str]:

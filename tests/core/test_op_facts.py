@@ -93,6 +93,21 @@ def test_what_readers_cannot_tell_apart(name: str) -> None:
         assert torch.allclose(at_the_bound, beyond, atol=0.5 / 255, rtol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", [name for name, row in OPS.items() if row.turns is not None])
+def test_functions_that_turn_once(name: str) -> None:
+    """Falling before the place that the row names, rising behind."""
+    at = OPS[name].turns
+    assert at is not None and OPS[name].channels == "pass"
+    x = torch.linspace(-6, 6, 2401, dtype=torch.float64)
+    for _, attrs in _cases(name):
+        y = _run(name, [x], attrs if math.isinf(at) else {})[0]
+        falls, rises = y[x <= at].diff(), y[x >= at].diff()
+        assert not (falls > 0).any() and not (rises < 0).any()
+        if not math.isinf(at):
+            near = _run(name, [torch.tensor([at - 1e-3, at, at + 1e-3], dtype=torch.float64)], {})[0]
+            assert near[1] < near[0] and near[1] < near[2] and len(falls) and len(rises)
+
+
 @pytest.mark.parametrize("name", OPS)
 def test_channels(name: str) -> None:
     row = OPS[name]
@@ -187,6 +202,7 @@ TABLES = {
     "passes/fold_scale.py": "the three operations it folds, each in its own way",
     "quantize/simulate.py": "a function for each op it computes on codes",
     "verify/integers.py": "the second opinion shares nothing",
+    "prune/moves.py": "a function for each op it moves the names of channels by",
     "report/charts.py": "operators of files, drawn without torch",
 }
 

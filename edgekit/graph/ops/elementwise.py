@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import inf
 
 import torch
 
@@ -56,7 +57,7 @@ def minimum(a: Tensor, b: Tensor) -> Tensor:
     return torch.minimum(a, b)
 
 
-@op(channels="pass", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True)
+@op(channels="pass", ranges=FREE, layout="any", dtypes="numbers", homogeneous=True, turns=0.0)
 def abs_(x: Tensor) -> Tensor:
     return torch.abs(x)
 
@@ -66,7 +67,7 @@ def neg(x: Tensor) -> Tensor:
     return -x
 
 
-@op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
+@op(channels="pass", ranges=FREE, layout="any", dtypes="floats", turns=-inf)
 def exp(x: Tensor) -> Tensor:
     return torch.exp(x)
 
@@ -76,7 +77,7 @@ def log(x: Tensor) -> Tensor:
     return torch.log(x)
 
 
-@op(channels="pass", ranges=FREE, layout="any", dtypes="floats")
+@op(channels="pass", ranges=FREE, layout="any", dtypes="floats", turns=-inf)
 def sqrt(x: Tensor) -> Tensor:
     return torch.sqrt(x)
 

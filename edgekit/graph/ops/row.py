@@ -101,6 +101,8 @@ class Op:
     parameters: constants after the first input belong to a float computation and keep their own numbers
     homogeneous: f(s * x) = s * f(x) for every s > 0, x all inputs but parameters (of relu6: below its bound)
     reads: the interval outside which the op cannot tell the values of its input apart
+    turns: of a function of one number, with the attributes' defaults: where it is least; it falls before and
+        rises behind. -inf: it rises everywhere, whatever the attributes. None: neither, or unknown
     macs: multiply-adds, for ops that hold a matrix product
     composite: expanded by a pass before quantization
     sums: integer kernels add, multiply or average the integers of its operands, which are of one type then;
@@ -119,6 +121,7 @@ class Op:
     parameters: bool = False
     homogeneous: bool = False
     reads: Range = EVERYTHING
+    turns: float | None = None
     macs: Macs | None = None
     composite: bool = False
     sums: bool = False
