@@ -133,7 +133,7 @@ def on_board(
     kind, say = find_kind(device.kind), progress or (lambda _: None)
     harness = kind.harness(runtime)
     if not isinstance(harness, ScriptHarness):
-        raise UsageError(f"{device.id}: {runtime} times whole files: litert, onnxruntime or openvino")
+        raise UsageError(f"{device.id}: {runtime} times whole files: a runtime with our own script, litert")
     if threads < 1:
         raise UsageError(f"threads = {threads}: at least 1")
     if reason := bad_reason(device):

@@ -195,7 +195,7 @@ def test_rounds_that_were_interrupted_do_not_count(monkeypatch) -> None:
             super().run()
 
     monkeypatch.setattr(runner.time, "perf_counter_ns", lambda: clock[0])
-    monkeypatch.setattr(runner, "preemptions", lambda: switches[0])
+    monkeypatch.setattr(runner, "preemptions", lambda: lambda: switches[0])
     found = runner.rounds_of(Disturbed(clock, 100), _Model(clock, 400), _Model(clock, 50), 9)
     assert found == {"once_ns": 100, "more_ns": 300, "reference_ns": 50, "quiet": 9}
 
@@ -203,7 +203,7 @@ def test_rounds_that_were_interrupted_do_not_count(monkeypatch) -> None:
 def test_a_board_on_which_something_always_runs_still_answers(monkeypatch) -> None:
     runner, clock, switches = _runner(), [0], iter(range(10_000))
     monkeypatch.setattr(runner.time, "perf_counter_ns", lambda: clock[0])
-    monkeypatch.setattr(runner, "preemptions", lambda: next(switches))
+    monkeypatch.setattr(runner, "preemptions", lambda: lambda: next(switches))
     found = runner.rounds_of(_Model(clock, 100), _Model(clock, 400), _Model(clock, 50), 9)
     assert found == {"once_ns": 100, "more_ns": 300, "reference_ns": 50, "quiet": 0}
 

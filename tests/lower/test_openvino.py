@@ -65,7 +65,7 @@ def test_int8_answers_as_the_simulation_does(case: Case) -> None:
 
 @pytest.mark.parametrize("target", ["openvino-float16", "openvino-int8"])
 def test_every_op_is_expressed(target: str) -> None:
-    assert supported(get_target(target)) == set(OPS)
+    assert supported(get_target(target)) == set(OPS) - {"dropout"}  # no target sees it
 
 
 @pytest.mark.parametrize("name", ["attention", "expand", "windows", "conv2d-depthwise", "linear", "mul-gate"])
