@@ -15,33 +15,13 @@ import time
 from pathlib import Path
 
 import torch
+from hard_set import accuracy, answers, pictures
 
 from edgekit.capture import capture
 from edgekit.cost.predict import cost_for
-from edgekit.data import open_images
-from edgekit.data.preprocessing import Preprocessing
 from edgekit.graph.ir import Graph
-from edgekit.graph.run import run
 from edgekit.surgery import DEFAULT, STEPS, ladder, step
 from edgekit.train.reference import REFERENCE_DIR, load_reference
-
-Tensor = torch.Tensor
-BATCH = 50
-
-
-def _pictures(row: dict, split: str, count: int) -> tuple[Tensor, Tensor]:
-    side = row["resolution"]
-    like = Preprocessing(side, side, row["interpolation"], tuple(row["mean"]), tuple(row["std"]))
-    images = open_images(row["data"], split, count, like)
-    inputs = torch.cat([torch.as_tensor(batch) for batch in images.batches(BATCH)])
-    assert images.labels is not None
-    return inputs, torch.from_numpy(images.labels)
-
-
-def _accuracy(graph: Graph, inputs: Tensor, labels: Tensor) -> float:
-    with torch.inference_mode():
-        answers = [run(graph, [part])[0].argmax(1) for part in inputs.split(BATCH)]
-    return float((torch.cat(answers) == labels).double().mean())
 
 
 def main() -> None:
@@ -58,11 +38,16 @@ def main() -> None:
     torch.set_num_threads(1)
     module, row = load_reference(given.model, given.reference)
     graph = capture(module, torch.zeros(1, 3, row["resolution"], row["resolution"]))
-    fitted, _ = _pictures(row, "calibration", given.fit)
-    inputs, labels = _pictures(row, "evaluation", given.images)
+    fitted, _ = pictures(row, "calibration", given.fit)
+    inputs, labels = pictures(row, "evaluation", given.images)
 
     def said(name: str, changed: Graph, **more: object) -> None:
-        line = {"model": given.model, "form": name, "accuracy": _accuracy(changed, inputs, labels), **more}
+        line = {
+            "model": given.model,
+            "form": name,
+            "accuracy": accuracy(answers(changed, inputs), labels),
+            **more,
+        }
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
@@ -71,7 +56,7 @@ def main() -> None:
             graph,
             fitted,
             cost=cost_for(cache=given.cost),
-            judge=lambda changed: _accuracy(changed, inputs, labels),
+            judge=lambda changed: accuracy(answers(changed, inputs), labels),
             max_drop=given.max_drop,
         )
         sys.stdout.write(json.dumps(found.as_dict()["climb"], indent=1) + "\n")

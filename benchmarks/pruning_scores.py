@@ -12,33 +12,13 @@ import time
 from pathlib import Path
 
 import torch
+from hard_set import accuracy, answers, pictures
 
 from edgekit.capture import capture
-from edgekit.data import open_images
-from edgekit.data.preprocessing import Preprocessing
 from edgekit.errors import PruneError
-from edgekit.graph.ir import Graph
-from edgekit.graph.run import run
 from edgekit.prune import prune_graph
 from edgekit.prune.scores import KINDS
 from edgekit.train.reference import REFERENCE_DIR, load_reference
-
-Tensor = torch.Tensor
-BATCH = 25
-
-
-def _pictures(row: dict, split: str, count: int) -> tuple[Tensor, Tensor]:
-    side = row["resolution"]
-    like = Preprocessing(side, side, row["interpolation"], tuple(row["mean"]), tuple(row["std"]))
-    images = open_images(row["data"], split, count, like)
-    inputs = torch.cat([torch.as_tensor(batch) for batch in images.batches(BATCH)])
-    assert images.labels is not None
-    return inputs, torch.as_tensor(images.labels)
-
-
-def _answers(graph: Graph, inputs: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return torch.cat([run(graph, [part])[0] for part in inputs.split(BATCH)])
 
 
 def main() -> None:
@@ -57,10 +37,10 @@ def main() -> None:
     module, row = load_reference(given.model, given.reference)
     side = row["resolution"]
     graph = capture(module, torch.zeros(1, 3, side, side), training=True)
-    fit, _ = _pictures(row, "calibration", given.calibration)
-    inputs, labels = _pictures(row, "evaluation", given.images)
-    whole = _answers(graph, inputs)
-    print(f"{given.model} original: {float((whole.argmax(1) == labels).double().mean()):.3f}", flush=True)
+    fit, _ = pictures(row, "calibration", given.calibration)
+    inputs, labels = pictures(row, "evaluation", given.images)
+    whole = answers(graph, inputs)
+    print(f"{given.model} original: {accuracy(whole, labels):.3f}", flush=True)
     for scope in given.scopes:
         for score in given.scores:
             began = time.process_time()
@@ -71,12 +51,12 @@ def main() -> None:
             except PruneError as error:
                 print(f"{score} {scope}: {error}", flush=True)
                 continue
-            seconds, found = time.process_time() - began, _answers(done.graph, inputs)
+            seconds, found = time.process_time() - began, answers(done.graph, inputs)
             error_share = (found - whole).square().sum() / (whole - whole.mean(0)).square().sum()
             shares = [done.record[what][1] / done.record[what][0] for what in ("macs", "params")]
             print(
-                f"{score} {scope}: accuracy {float((found.argmax(1) == labels).double().mean()):.3f}, "
-                f"same answer {float((found.argmax(1) == whole.argmax(1)).double().mean()):.3f}, "
+                f"{score} {scope}: accuracy {accuracy(found, labels):.3f}, "
+                f"same answer {accuracy(found, whole.argmax(1)):.3f}, "
                 f"squared error {float(error_share):.3f}, MACs {shares[0]:.3f}, parameters {shares[1]:.3f}, "
                 f"{seconds:.0f} s",
                 flush=True,

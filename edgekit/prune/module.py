@@ -21,16 +21,12 @@ def prune_module(
     module: nn.Module,
     example: Any,
     *,
-    keep: float | None = None,
-    macs: float | None = None,
-    params: float | None = None,
     latency_ms: float | None = None,
-    dead: bool = False,
     device: str = "host",
     calibration: Any = None,
     **settings: Any,
 ) -> GraphModule:
-    """See edgekit.prune."""
+    """See edgekit.prune; further budgets and settings are prune_graph's."""
     graph = capture(module, example, training=True)
     images = None
     if calibration is not None:
@@ -40,8 +36,7 @@ def prune_module(
         from edgekit.cost.predict import cost_for
 
         settings.setdefault("cost", cost_for(device))
-    settings = {**settings, "keep": keep, "macs": macs, "params": params, "latency_ms": latency_ms}
-    done = prune_graph(graph, dead=dead, images=images, **settings)
+    done = prune_graph(graph, latency_ms=latency_ms, images=images, **settings)
     made = as_module(done.graph)
     made.pruning = done.record
     return made.eval()
