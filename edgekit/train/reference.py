@@ -9,11 +9,10 @@ DIR/index.json, whose accuracy was measured on the evaluation split with the rou
 A model of `embedded-hard` whose checkpoint on `embedded` is shipped begins with it, unless `--scratch`: its
 classes are the first of the hard ones, and enlarged figures are as many pixels wide at 96 as others at 160.
 
-The budget is time on the processor, and every schedule (rate, resolution, difficulty) runs on the share of
-it that is spent: a slower machine takes fewer steps, not longer, and other programs do not count unless
-`--wall` says when to be done. The pictures are generated, so the training set has no end; within a stage a
-pool is drawn again and again, each time turned, mirrored and with its colour channels permuted, which
-changes no class.
+The training is edgekit.train's own loop: small pictures first, Muon, an average of the weights. The budget is
+time on the processor; one that was killed goes on exactly when the same command runs again. The pictures are
+generated, so the training set has no end; within a stage a pool is drawn again and again, each time turned,
+mirrored and with its colour channels permuted, which changes no class.
 """
 
 from __future__ import annotations
@@ -22,28 +21,19 @@ import argparse
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import permutations, repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional as F
 
 from edgekit.data.shapes import EMBEDDED, HARD, ShapeSet
 from edgekit.errors import UnknownModelError, did_you_mean
-from edgekit.train import layers
-from edgekit.train.data import normalised
-from edgekit.train.distillation import distillation_loss
-from edgekit.train.muon import Muon
-from edgekit.train.schedules import cosine_rate, progressive_stage
+from edgekit.train.data import EmbeddedData, Grade, normalised
+from edgekit.train.end_to_end import train
+from edgekit.train.settings import Settings, Stage
 
 REFERENCE_DIR = Path(__file__).parent.parent / "zoo" / "reference"
 SOURCES = {
@@ -54,8 +44,6 @@ SOURCES = {
     "resnet18": "torchvision",
 }
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# (share of the time, resolution, pictures in the pool, batch, how hard, zoom: see shapes.generate)
-Stage = tuple[float, int, int, int, float, float]
 
 
 @dataclass(frozen=True)
@@ -69,8 +57,8 @@ class Plan:
     images: ShapeSet
     resolution: int
     evaluation: int
-    stages: tuple[Stage, ...]
-    resumed: tuple[Stage, ...]
+    stages: tuple[tuple[Stage, Grade], ...]
+    resumed: tuple[tuple[Stage, Grade], ...]
 
 
 PLANS = {
@@ -79,33 +67,32 @@ PLANS = {
         resolution=224,
         evaluation=2000,
         stages=(
-            (0.10, 64, 12000, 64, 0.3, 1.7),
-            (0.32, 64, 36000, 64, 1.0, 1.7),
-            (0.22, 96, 16000, 64, 1.0, 1.6),
-            (0.14, 144, 6000, 64, 1.0, 1.3),
-            (0.22, 224, 2000, 32, 1.0, 1.0),
+            (Stage(0.10, 56, 64), Grade(12000, hard=0.3, zoom=1.8)),
+            (Stage(0.32, 64, 64), Grade(36000, zoom=1.7)),
+            (Stage(0.22, 96, 64), Grade(16000, zoom=1.6)),
+            (Stage(0.14, 144, 64), Grade(6000, zoom=1.3)),
+            (Stage(0.22, 224, 32), Grade(2000)),
         ),
-        resumed=((1.0, 224, 6000, 32, 1.0, 1.0),),
+        resumed=((Stage(1.0, 224, 32), Grade(6000)),),
     ),
     HARD.name: Plan(
         HARD,
         resolution=160,
         evaluation=4000,
         stages=(
-            (0.10, 64, 16000, 64, 0.3, 1.7),
-            (0.45, 96, 32000, 64, 1.0, 1.65),
-            (0.18, 128, 12000, 64, 1.0, 1.25),
-            (0.27, 160, 8000, 48, 1.0, 1.0),
+            (Stage(0.10, 64, 64), Grade(16000, hard=0.3, zoom=1.7)),
+            (Stage(0.45, 96, 64), Grade(32000, zoom=1.65)),
+            (Stage(0.18, 128, 64), Grade(12000, zoom=1.25)),
+            (Stage(0.27, 160, 48), Grade(8000)),
         ),
-        resumed=((0.4, 128, 12000, 64, 1.0, 1.25), (0.6, 160, 8000, 48, 1.0, 1.0)),
+        resumed=(
+            (Stage(0.4, 128, 64), Grade(12000, zoom=1.25)),
+            (Stage(0.6, 160, 48), Grade(8000)),
+        ),
     ),
 }
-RESUMED_PROGRESS = 0.65  # where a continued run enters the rate's schedule
-CARRIED_PROGRESS = 0.15  # and one that begins with a checkpoint of the other set
-ADAM_RATE = 2e-3
-MUON_RATE = 1.5e-2
-WEIGHT_DECAY = 0.02
-LABEL_SMOOTHING = 0.05
+RATE = 2e-3
+RESUMED_RATE = 0.3  # of it: late in a schedule
 EMA_STEPS = 60  # the average's memory, in steps
 
 
@@ -143,49 +130,6 @@ def carry_over(model: nn.Module, start: nn.Module) -> None:
         state[name][: len(tensor)].copy_(tensor) if tensor.ndim else state[name].copy_(tensor)
 
 
-def _pool(
-    images_of: ShapeSet, start: int, count: int, resolution: int, hard: float, zoom: float, cache: Path
-) -> tuple[np.ndarray, np.ndarray]:
-    """`count` training pictures, from the cache or generated by two processes into it."""
-    version = hashlib.sha256(images_of.generate("train", 48, 48)[0].tobytes()).hexdigest()[:8]
-    path = cache / f"train-{version}-{resolution}-{start}-{count}-{hard}-{zoom}.npz"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        step = 1000
-        if count <= step:
-            images, labels = images_of.generate("train", count, resolution, start, hard, zoom)
-        else:
-            starts = range(start, start + count, step)
-            same = (repeat(value) for value in ("train", step, resolution))
-            with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
-                parts = list(workers.map(images_of.generate, *same, starts, repeat(hard), repeat(zoom)))
-            images, labels = (np.concatenate([part[k] for part in parts])[:count] for k in (0, 1))
-        partial = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(partial, images=images, labels=labels)
-        partial.replace(path)
-    with np.load(path) as stored:
-        return stored["images"], stored["labels"]
-
-
-def _batches(
-    images: np.ndarray, labels: np.ndarray, batch: int, rng: np.random.Generator
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless shuffled batches; each quarter of a batch is turned, mirrored and recoloured as one."""
-    colours = list(permutations(range(3)))
-    pixels, classes = torch.from_numpy(images), torch.from_numpy(labels)
-    while True:
-        order = torch.from_numpy(rng.permutation(len(images)))
-        for begin in range(0, len(order) - batch + 1, batch):
-            index = order[begin : begin + batch]
-            quarters = []
-            for part in pixels[index].chunk(4):
-                part = torch.rot90(part, int(rng.integers(4)), (1, 2))
-                if rng.integers(2):
-                    part = part.flip(2)
-                quarters.append(part[..., list(colours[rng.integers(6)])])
-            yield torch.cat(quarters), classes[index]
-
-
 @torch.no_grad()
 def accuracy(model: nn.Module, mean: tuple, std: tuple, plan: Plan) -> float:
     """Top-1 on the first evaluation pictures of the plan's set."""
@@ -200,33 +144,27 @@ def accuracy(model: nn.Module, mean: tuple, std: tuple, plan: Plan) -> float:
     return right / count
 
 
-def recalibrate_batch_norm(model: nn.Module, images: np.ndarray, mean: tuple, std: tuple) -> None:
-    """Replace running statistics by their plain average over `images` at the resolution of use."""
-    device = next(model.parameters()).device
-    starts = range(0, len(images) - 63, 64)
-    batches = (torch.from_numpy(images[begin : begin + 64]).to(device) for begin in starts)
-    layers.recalibrate(model, ((normalised(pixels, mean, std),) for pixels in batches))
+class Renormalised(nn.Module):
+    """A teacher on a student's pictures: from one mean and std to the other."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(self, teacher: nn.Module, given: tuple[tuple, tuple], wanted: tuple[tuple, tuple]) -> None:
+        super().__init__()
+        self.teacher = teacher
+        (mean, std), (own_mean, own_std) = (
+            (torch.tensor(mean).reshape(-1, 1, 1), torch.tensor(std).reshape(-1, 1, 1))
+            for mean, std in (given, wanted)
+        )
+        self.register_buffer("scale", std / own_std)
+        self.register_buffer("shift", (mean - own_mean) / own_std)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.teacher(images * self.scale + self.shift)
 
 
-def _optimizers(model: nn.Module) -> list[tuple[torch.optim.Optimizer, float]]:
-    """(optimizer, its peak rate): Muon for full convolutions, AdamW for the rest, decaying only weights."""
-    matrices = [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Conv2d) and module.groups == 1 and module.in_channels > 3
-        if module.bias is None  # with one it is squeeze-and-excitation: large matrices that gain little
-    ]
-    taken = {id(weight) for weight in matrices}
-    rest = [p for p in model.parameters() if id(p) not in taken]
-    decayed, plain = [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]
-    adam = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
-    return [
-        (Muon(matrices, MUON_RATE, weight_decay=WEIGHT_DECAY), MUON_RATE),
-        (torch.optim.AdamW(adam, lr=ADAM_RATE, betas=(0.9, 0.98)), ADAM_RATE),
-    ]
-
-
-def train(
+def train_reference(
     name: str,
     minutes: float,
     cache: Path,
@@ -234,8 +172,9 @@ def train(
     teacher_input: tuple = IMAGENET,
     start: nn.Module | None = None,
     seed: int = 0,
-    wall_minutes: float = float("inf"),
+    threads: int | None = None,
     plan: Plan = PLANS["embedded"],
+    checkpoint: Path | None = None,
 ) -> tuple[nn.Module, tuple, tuple]:
     """The trained model in eval mode, its mean and std.
 
@@ -243,78 +182,48 @@ def train(
     the cache takes no time of the budget.
     """
     torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, mean, std = build(name, len(plan.images.figures))
-    first_progress, stages = 0.0, plan.stages
+    rate, stages = RATE, plan.stages
     if start is not None:
         same = all(a.shape == b.shape for a, b in zip(model.parameters(), start.parameters(), strict=True))
         carry_over(model, start)
-        first_progress, stages = (RESUMED_PROGRESS, plan.resumed) if same else (CARRIED_PROGRESS, stages[1:])
-    model = model.to(device).to(memory_format=torch.channels_last)
+        rate, stages = (RATE * RESUMED_RATE, plan.resumed) if same else (RATE, stages[1:])
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.1  # thousands of steps, not hundreds of thousands
         if isinstance(module, nn.Dropout):
             module.p = 0.0  # the pictures never run out: there is nothing to regularise
+    whole = sum(stage.share for stage, _ in stages)
+    settings = Settings(
+        minutes=minutes,
+        rate=rate,
+        optimizer="muon",
+        warmup=0.03,
+        final=0.005,
+        label_smoothing=0.05,
+        ema=EMA_STEPS,
+        stages=tuple(stage._replace(share=stage.share / whole) for stage, _ in stages),
+        seed=seed,
+        threads=threads,
+    )
+    data = EmbeddedData(
+        plan.images.name,
+        plan.resolution,
+        mean,
+        std,
+        grades={stage.size or plan.resolution: grade for stage, grade in stages},
+        first=100_000 * seed,
+        cache=cache,
+        workers=os.cpu_count() or 1,
+    )
     if teacher is not None:
-        teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
-    optimizers = _optimizers(model)
-    average = [p.detach().clone() for p in model.parameters()]
-    budget, spent, step = minutes * 60.0, 0.0, 0
-    wall_began, wall_budget = time.monotonic(), wall_minutes * 60.0
-    progress = first_progress
-    stage, resolution, images = -1, 0, np.empty(0)
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(())
-    running, seen = 0.0, 0
-    while progress < 1.0:
-        part = (progress - first_progress) / (1.0 - first_progress)
-        total = sum(share for share, *_ in stages)
-        wanted = progressive_stage(part, [share / total for share, *_ in stages])
-        if wanted != stage:
-            stage = wanted
-            _, resolution, count, batch, hard, zoom = stages[stage]
-            first = 1_000_000 * resolution + 100_000 * seed
-            images, labels = _pool(plan.images, first, count, resolution, hard, zoom, cache)
-            batches = _batches(images, labels, batch, rng)
-        began = time.process_time()
-        pixels, classes = next(batches)
-        pixels, classes = pixels.to(device), classes.to(device)
-        rate = cosine_rate(progress, 1.0, warmup=0.03, floor=0.005)
-        for optimizer, peak in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * peak
-        model.train()
-        logits = model(normalised(pixels, mean, std))
-        if teacher is None:
-            loss = F.cross_entropy(logits, classes, label_smoothing=LABEL_SMOOTHING)
-        else:
-            with torch.inference_mode():
-                answers = teacher(normalised(pixels, *teacher_input))
-            loss = distillation_loss(logits, answers.clone(), classes, 2.0, 0.7, LABEL_SMOOTHING)
-        loss.backward()
-        for optimizer, _ in optimizers:
-            optimizer.step()
-        step += 1
-        keep = min(1.0 - 1.0 / EMA_STEPS, step / (step + 10.0))
-        torch._foreach_lerp_(average, [p.detach() for p in model.parameters()], 1.0 - keep)
-        spent += (time.process_time() - began) / torch.get_num_threads()
-        share = max(spent / budget, (time.monotonic() - wall_began) / wall_budget)
-        progress = first_progress + (1.0 - first_progress) * share
-        running += float((logits.argmax(1) == classes).float().mean())
-        seen += 1
-        if step % 50 == 0:
-            print(
-                f"{name} {spent / 60:5.1f} min  step {step:5d}  {resolution} px  rate {rate:.3f}  "
-                f"training accuracy {running / seen:.3f}",
-                flush=True,
-            )
-            running, seen = 0.0, 0
-    with torch.no_grad():
-        for parameter, mean_value in zip(model.parameters(), average, strict=True):
-            parameter.copy_(mean_value)
-    recalibrate_batch_norm(model, images[:768], mean, std)
+        teacher = Renormalised(teacher, (mean, std), teacher_input)
+
+    def progress(done: int, total: int) -> None:
+        if done % 50 == 0:
+            print(f"{name} {done}/{total}", flush=True)
+
+    train(model, data, settings, teacher=teacher, checkpoint=checkpoint, progress=progress)
     return model, mean, std
 
 
@@ -365,7 +274,6 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", choices=sorted(PLANS), default=EMBEDDED.name, help="the set to train on")
     parser.add_argument("--scratch", action="store_true", help="take nothing from the other set's checkpoint")
     parser.add_argument("--minutes", type=float, default=25.0, help="processor time to train for, per thread")
-    parser.add_argument("--wall", type=float, help="wall-clock minutes to be done in at the latest")
     parser.add_argument("--out", type=Path, default=Path("reference"), help="where the checkpoint goes")
     parser.add_argument("--cache", type=Path, default=Path("reference-cache"), help="generated pictures")
     parser.add_argument("--teacher", choices=sorted(SOURCES), help="distil from this checkpoint in --out")
@@ -377,11 +285,8 @@ def main(arguments: list[str] | None = None) -> None:
     plan = PLANS[options.data]
     if options.data != EMBEDDED.name:
         command += f" --data {options.data}"
-    if options.wall:
-        command += f" --wall {options.wall:g}"
     if options.threads:
         command += f" --threads {options.threads}"
-        torch.set_num_threads(options.threads)
     teacher, teacher_input = None, IMAGENET
     if options.teacher:
         command += f" --teacher {options.teacher}"
@@ -397,7 +302,8 @@ def main(arguments: list[str] | None = None) -> None:
         command += " --scratch"
     if options.seed:
         command += f" --seed {options.seed}"
-    model, mean, std = train(
+    checkpoint = options.out / f"{options.model}.training.pt"
+    model, mean, std = train_reference(
         options.model,
         options.minutes,
         options.cache,
@@ -405,10 +311,12 @@ def main(arguments: list[str] | None = None) -> None:
         teacher_input,
         start,
         options.seed,
-        options.wall or float("inf"),
+        options.threads,
         plan,
+        checkpoint,
     )
     row = save(model, options.model, mean, std, options.out, command, plan)
+    checkpoint.unlink()
     print(json.dumps(row, indent=2))
 
 

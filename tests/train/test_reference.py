@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 
 from edgekit.errors import UnknownModelError
 from edgekit.train import reference
-from edgekit.train.reference import PLANS, SOURCES, accuracy, build, carry_over, load_reference
+from edgekit.train.data import Grade
+from edgekit.train.reference import PLANS, SOURCES, Renormalised, accuracy, build, carry_over, load_reference
+from edgekit.train.settings import Stage
 from edgekit.zoo.weights import reference_folder
 
 FOLDERS = {name: reference_folder(name) for name in PLANS}
@@ -59,18 +61,13 @@ def test_measured_accuracy_is_the_recorded_one(images):
     assert abs(found - row["accuracy"]) < 3 * np.sqrt(row["accuracy"] * (1 - row["accuracy"]) / 300)
 
 
-def test_recalibration_takes_the_plain_average_and_restores_momentum():
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3, momentum=0.37))
-    images = np.random.default_rng(0).integers(0, 256, (128, 4, 4, 3), dtype=np.uint8)
-    reference.recalibrate_batch_norm(model, images, (0, 0, 0), (1, 1, 1))
-    expected = torch.from_numpy(images.mean((0, 1, 2)) / 255.0).float()
-    torch.testing.assert_close(model[0].running_mean, expected, rtol=1e-4, atol=1e-5)
-    assert model[0].momentum == 0.37 and not model.training
-
-
 def test_a_few_steps_of_training_write_a_checkpoint(tmp_path, monkeypatch):
-    stages = ((0.5, 32, 64, 32, 0.3, 1.5), (0.5, 48, 64, 16, 1.0, 1.0))
-    small = replace(PLANS["embedded"], stages=stages, resumed=stages[1:], evaluation=4)
+    stages = (
+        (Stage(0.5, 32, 32), Grade(64, hard=0.3, zoom=1.5)),
+        (Stage(0.5, 48, 16), Grade(64)),
+    )
+    resumed = ((Stage(1.0, 48, 16), Grade(64)),)
+    small = replace(PLANS["embedded"], stages=stages, resumed=resumed, evaluation=4)
     monkeypatch.setitem(PLANS, "embedded", small)
     arguments = ["mobilenet_v3_small", "--minutes", "0.02", "--out", str(tmp_path / "out")]
     reference.main([*arguments, "--cache", str(tmp_path / "cache")])
@@ -78,6 +75,7 @@ def test_a_few_steps_of_training_write_a_checkpoint(tmp_path, monkeypatch):
     assert row["trained_with"] == "python -m edgekit.train.reference mobilenet_v3_small --minutes 0.02"
     assert model.classifier[-1].out_features == 24
     assert len(list((tmp_path / "cache").iterdir())) >= 1
+    assert not list((tmp_path / "out").glob("*.pt"))
     before = model.classifier[-1].weight.clone()
     reference.main(
         [*arguments, "--cache", str(tmp_path / "cache"), "--resume", "--teacher", "mobilenet_v3_small"]
@@ -95,6 +93,15 @@ def test_a_model_of_the_hard_set_begins_with_its_checkpoint_of_the_other():
     x = torch.randn(2, 3, 64, 64)
     torch.testing.assert_close(model.eval()(x)[:, :24], start(x))
     assert torch.equal(model.classifier[-1].weight[24:], drawn)
+
+
+def test_a_teacher_sees_the_pictures_as_it_was_trained():
+    pixels = torch.rand(2, 3, 4, 4)
+    given, wanted = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4)), ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    shown = [
+        (pixels - torch.tensor(m).view(3, 1, 1)) / torch.tensor(s).view(3, 1, 1) for m, s in (given, wanted)
+    ]
+    torch.testing.assert_close(Renormalised(torch.nn.Identity(), given, wanted)(shown[0]), shown[1])
 
 
 def test_unknown_names_are_corrected():

@@ -39,7 +39,9 @@ def test_shares_must_add_up():
 
 
 def test_the_reference_run_grows_to_the_resolution_of_use():
-    shares, resolutions, _, _, hard, zoom = zip(*PLANS["embedded"].stages, strict=True)
+    stages, grades = zip(*PLANS["embedded"].stages, strict=True)
+    shares, resolutions, _ = zip(*stages, strict=True)
+    _, hard, zoom = zip(*grades, strict=True)
     assert progressive_stage(1.0, shares) == len(PLANS["embedded"].stages) - 1
     assert list(resolutions) == sorted(resolutions) and resolutions[-1] == 224
     assert list(hard) == sorted(hard) and hard[-1] == 1.0
