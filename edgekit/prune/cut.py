@@ -188,7 +188,10 @@ class _Cut(Replay):
         if node.inputs[2] is not None:
             operands[2] = self.constant(node.operands[2], made)
         shape = [1] * tag.ndim
-        shape[axis] = -1
+        if varying(self.tag(node.output)):
+            shape[axis] = -1
+        else:  # all of it stays
+            made = made[:1]
         return attrs, [made.reshape(shape)]
 
     def _grouped(

@@ -125,12 +125,12 @@ def fit_price(
             name: round(len(groups[name]) * (1 - level)) for name, level in zip(names, levels, strict=True)
         }
         removed = analysis.complete(removal(wanted))
-        found = parts(cut(analysis, removed))
-        if len(found) != len(first):  # fused otherwise: says nothing of the same parts
+        found = _aligned(first, parts(cut(analysis, removed)))
+        if found is None:
             continue
         kept = [1 - len(groups[name] & removed) / len(groups[name]) for name in names]
         shares.append(np.array([*kept, 1.0]))
-        values.append([value for *_, value in found])
+        values.append(found)
     read, made = _tags(analysis, names, first)
     lines, table = np.array(shares), np.array(values)
     terms = []
@@ -140,6 +140,20 @@ def fit_price(
         solved, _ = nnls(np.stack([np.ones_like(p), p, q, p * q], 1), table[:, i] / scale)
         terms.append(solved * scale)
     return Price(tuple(names), read, made, np.array(terms))
+
+
+def _aligned(first: list[tuple[str, str, float]], found: list[tuple[str, str, float]]) -> list[float] | None:
+    """The figures of a cut for the parts of the whole: a part that is not there any more costs nothing.
+
+    None where the cut has parts of its own that cost something: fused otherwise, it says nothing of the same.
+    """
+    if len(found) == len(first):
+        return [value for *_, value in found]
+    there = {output: value for output, _, value in found}
+    names = {output for output, *_ in first}
+    if len(there) < len(found) or any(value for name, value in there.items() if name not in names):
+        return None
+    return [there.get(output, 0.0) for output, *_ in first]
 
 
 def _tags(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from edgekit.prune import rows
 from edgekit.prune.cut import cut
 from edgekit.prune.dead import dead_units
 from edgekit.prune.groups import Analysis, analyse
+from edgekit.prune.refit import Left
 from edgekit.prune.refit import refit as refit_layers
 from edgekit.prune.scores import WITH_IMAGES, Loss
 from edgekit.prune.scores import score as score_units
@@ -42,12 +44,13 @@ _MEASUREMENTS = 4
 class Pruned:
     """record: asked, groups (name, units, kept), closed (name, channels, reason), macs and params before and
     after, and what the budget became: predicted and, where it was measured, measured.
-    kept: name of a weight -> which of the original's output channels are left.
+    kept: name of a layer's output -> which of the original's places are left of it along each dimension, None
+    where they are no block.
     """
 
     graph: Graph
     record: dict[str, Any]
-    kept: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Left | None] = field(default_factory=dict)
 
 
 def prune_graph(
@@ -155,7 +158,7 @@ class _Pruning:
 
     def __post_init__(self) -> None:
         self.now = self.original
-        self.kept: dict[str, Tensor] = {}
+        self.kept: dict[str, Left | None] = {}
         self.first = analyse(self.original)
         names = {group.name for group in self.first.groups}
         if unknown := sorted(self.protect - names):
@@ -245,16 +248,13 @@ class _Pruning:
 
     def take(self, analysis: Analysis, removed: set[int], made: Graph, *, refit: bool = True) -> None:
         """The cut graph, which of the original's channels its weights hold, and the refit."""
-        gone = analysis.complete(removed)
+        gone = np.array(sorted(analysis.complete(removed)))
+        coupling = analysis.coupling
         for node in analysis.graph.nodes:
-            weight = rows.weight_of(node)
-            if weight is None:
-                continue
-            ids = analysis.coupling.labels[analysis.coupling.tags[node.output]].reshape(-1)
-            if len(ids) == weight.shape[0]:
-                left = torch.from_numpy(np.flatnonzero(~np.isin(ids, list(gone))))
-                before = self.kept.get(weight.name, torch.arange(weight.shape[0]))
-                self.kept[weight.name] = before[left]
+            if rows.weight_of(node) is not None:
+                there = ~np.isin(coupling.labels[coupling.tags[node.output]], gone)
+                name = node.output.name
+                self.kept[name] = _within(self.kept.get(name, {}), _left(there))
         self.now = made
         if refit and self.refit:
             assert self.images is not None
@@ -317,3 +317,18 @@ def _all_dead(analysis: Analysis, dead: set[int], protect: frozenset[str]) -> se
             counts[name] = counts.get(name, 1) - 1
         counts = {name: number for name, number in counts.items() if number > 0}
     return set()
+
+
+def _left(there: np.ndarray) -> Left | None:
+    """The places that are left, along each dimension that lost some; None where they are no block."""
+    along = [there.any(tuple(d for d in range(there.ndim) if d != dim)) for dim in range(there.ndim)]
+    if not (there == reduce(np.multiply.outer, along)).all():
+        return None
+    return {dim: torch.from_numpy(np.flatnonzero(line)) for dim, line in enumerate(along) if not line.all()}
+
+
+def _within(before: Left | None, left: Left | None) -> Left | None:
+    """Places of what was left before, as places of the original."""
+    if before is None or left is None:
+        return None
+    return {**before, **{dim: before[dim][at] if dim in before else at for dim, at in left.items()}}

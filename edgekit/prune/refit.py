@@ -31,6 +31,7 @@ from edgekit.prune import rows
 
 Tensor = torch.Tensor
 Batches = list[Tensor]
+Left = Mapping[int, Tensor]  # dimension -> which of the original's places are left, all where absent
 
 BATCH = 16
 BUDGET_BYTES = 1 << 30  # of both networks' tensors, alive at the same time
@@ -63,14 +64,15 @@ def refit(
     pruned: Graph,
     images: Tensor | Sequence[Tensor],
     *,
-    kept: Mapping[str, Tensor] | None = None,
+    kept: Mapping[str, Left | None] | None = None,
     seed: int = 0,
 ) -> Refit:
     """Weights of `pruned` by least squares on what `original` answers inside.
 
     Args:
         images: (N, ...), one tensor a graph input; as many of them are used as fit into the memory budget.
-        kept: name of a weight -> which of the original's output channels are left, (O,); all where absent.
+        kept: name of a layer's output -> which of the original's places are left of it along each dimension;
+            all where absent. None: they are not a block, and the layer stays as it was cut.
     Returns: a new graph; the given ones stay as they are.
     """
     given = [images] if isinstance(images, Tensor) else list(images)
@@ -112,7 +114,7 @@ class _Fitter:
         self,
         original: Graph,
         graph: Graph,
-        kept: Mapping[str, Tensor],
+        kept: Mapping[str, Left | None],
         count: int,
         size: int,
         seed: int,
@@ -126,7 +128,7 @@ class _Fitter:
         self.fits = {
             node: theirs[node.output.name]
             for node in graph.nodes
-            if self._fitting(node) and node.output.name in theirs
+            if self._fitting(node) and node.output.name in theirs and self._left(node) is not None
         }
         self.sums = {node: found for node in self.fits if (found := self._sum_behind(node))}
         self.waiting: dict[Value, Batches] = {}  # the other branch of a sum, as it comes
@@ -137,6 +139,9 @@ class _Fitter:
             return False
         bias = node.inputs[2]
         return weight.data is not None and (bias is None or (bias.is_constant and bias in self.sole))
+
+    def _left(self, node: Node) -> Left | None:
+        return self.kept.get(node.output.name, {})
 
     def _norm_behind(self, node: Node) -> Node | None:
         if node.output not in self.sole or node.output not in self.users:
@@ -197,8 +202,7 @@ class _Fitter:
         columns = weight.data[0].numel()
         if columns > MAX_COLUMNS:
             return
-        channels = self.kept.get(weight.name, torch.arange(theirs.output.shape[_channel_dim(node)]))
-        read, wanted, held = self._rows(node, x, out, channels)
+        read, wanted, held = self._rows(node, x, out)
         start = rows.matrix(node, weight.data).double()
         intercept = bias is not None or norm is not None
         shift = torch.zeros(len(weight.data), dtype=torch.float64) if bias is None else bias.data.double()  # type: ignore[union-attr]
@@ -214,12 +218,12 @@ class _Fitter:
             assert mean is not None and mean.data is not None
             mean.data = (mean.data.double() - solved.shift).to(mean.data.dtype)
 
-    def _rows(self, node: Node, x: Batches, out: Batches, channels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _rows(self, node: Node, x: Batches, out: Batches) -> tuple[Tensor, Tensor, Tensor]:
         """What the layer reads (R, G, K), what it should make (R, O), and which rows are held out (R,)."""
         columns = math.prod(node.inputs[1].shape[1:])  # type: ignore[union-attr]
         least, most = ROWS
         share = min(most, max(least, 8 * columns)) / self.count
-        sums = self._corrected(node, out, channels)
+        sums = self._corrected(node, out)
         first, read, wanted, held = 0, list[Tensor](), list[Tensor](), list[Tensor]()
         for given, target in zip(x, sums, strict=True):
             images = min(self.size, self.count - first)
@@ -231,16 +235,17 @@ class _Fitter:
             first += images
         return torch.cat(read), torch.cat(wanted), torch.cat(held)
 
-    def _corrected(self, node: Node, out: Batches, channels: Tensor) -> Batches:
-        """The original's output at the channels that are left, less what another branch already lost."""
-        dim = _channel_dim(node)
-        own = [t.index_select(dim, channels) for t in out]
+    def _corrected(self, node: Node, out: Batches) -> Batches:
+        """The original's output at the places that are left, less what another branch already lost."""
+        dim, left = _channel_dim(node), self._left(node)
+        assert left is not None
+        own = [taken(t, left) for t in out]
         found = self.sums.get(node)
         if found is None or found[1] not in self.waiting:
             return own
         behind, other = found
         norm = self._norm_behind(node)
-        wanted = [t.index_select(dim, channels) for t in self.original.at(behind.output.name)]
+        wanted = [taken(t, left) for t in self.original.at(behind.output.name)]
         missing = [a - b for a, b in zip(wanted, self.waiting[other], strict=True)]
         if norm is None:
             return missing
@@ -314,6 +319,13 @@ class _Moments:
             return weight, shift
         offset = self.mean_target - (self.mean_read[:, None] @ weight)[:, 0]
         return weight, offset.reshape(-1)
+
+
+def taken(tensor: Tensor, left: Left) -> Tensor:
+    """The places that are left."""
+    for dim, places in left.items():
+        tensor = tensor.index_select(dim, places)
+    return tensor
 
 
 def _channel_dim(node: Node) -> int:

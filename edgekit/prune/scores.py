@@ -311,7 +311,7 @@ def _columns(ids: np.ndarray, groups: int) -> _Columns:
 
 def _view(node: Node, columns: _Columns) -> Callable[[Tensor], Tensor]:
     groups, _, times = columns.order.shape
-    index = torch.from_numpy(np.ascontiguousarray(columns.order))
+    index = torch.from_numpy(columns.order.copy())
 
     def view(x: Tensor) -> Tensor:
         last = x if node.op == "linear" else x.movedim(1, -1)

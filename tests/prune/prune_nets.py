@@ -330,6 +330,77 @@ class Next(nn.Module):
         return self.head(self.last(x.mean((2, 3))))
 
 
+class Siamese(nn.Module):
+    """Two inputs through one body, compared."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(3, 24), conv(24, 48), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(96, 10)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        a, b = self.body(x), self.body(y)
+        return self.head(torch.cat([a - b, a * b], 1))
+
+
+class Unrolled(nn.Module):
+    """One convolution several times over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.step, self.head = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3, 1, 1), nn.Linear(32, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for _ in range(3):
+            x = torch.relu(self.step(x)) + x
+        return self.head(x.mean((2, 3)))
+
+
+class Mixer(nn.Module):
+    """A linear layer over positions, then one over channels; as many positions as channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, 4)
+        self.tokens = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+        self.channels = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+        self.norm, self.head = nn.LayerNorm(16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = x + self.tokens(self.norm(x).transpose(1, 2)).transpose(1, 2)
+        x = x + self.channels(self.norm(x))
+        return self.head(x.mean(1))
+
+
+class Rows(nn.Module):
+    """Channels taken for positions: a network over the other dimension, closed by its attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 4, 4)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 256, batch_first=True)
+        self.head = nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(self.stem(x).flatten(2)).flatten(1))
+
+
+class Unit(nn.Module):
+    """An answer of length 1, and a scale and a shift that are buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3), nn.Linear(32, 10)
+        self.register_buffer("scale", torch.rand(1, 16, 1, 1))
+        self.register_buffer("shift", torch.rand(16, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.b(self.a(x) * self.scale + self.shift))
+        return nn.functional.normalize(self.head(x.mean((2, 3))), dim=1)
+
+
 NETS: dict[str, type[nn.Module]] = {
     net.__name__: net
     for net in (
@@ -349,5 +420,9 @@ NETS: dict[str, type[nn.Module]] = {
         Statistics,
         State,
         Next,
+        Unrolled,
+        Mixer,
+        Rows,
+        Unit,
     )
 }

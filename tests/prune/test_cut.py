@@ -21,7 +21,11 @@ from edgekit.prune import Analysis, analyse, cut, masked
 
 SIZE = 16
 EXACT = 1e-11
-STAYS = {"Statistics": {"gate"}, "State": {"states"}}  # one channel; read by a product of two varying sides
+STAYS = {
+    "Statistics": {"gate"},  # one channel
+    "State": {"states"},  # read by a product of two varying sides
+    "Rows": {"stem", "layer.self_attn", "layer.linear2"},  # added up where each row is one position
+}
 
 
 def captured(net: type[nn.Module], dtype: torch.dtype = torch.float64) -> Graph:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from prune_nets import NETS, conv
+from prune_nets import NETS, Siamese, conv
 from torch import nn
 
 import edgekit
@@ -54,6 +54,24 @@ def test_budgets_are_met(name: str, budget: str) -> None:
     after = [value.data for value in graph.constants() if value.data is not None]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert run(done.graph, [images()])[0].shape == run(graph, [images()])[0].shape
+
+
+@pytest.mark.parametrize("name", [*sorted(NETS), "Siamese"])
+def test_every_kind_of_network_is_cut_and_fitted(name: str) -> None:
+    """Weights used several times, layers over positions, what is fused otherwise once it is cut."""
+    net = (Siamese() if name == "Siamese" else seeded(name)).eval()
+    count_of = 2 if name == "Siamese" else 1
+    graph = capture(net, [images(1)] * count_of, training=True)
+    given = [images(32, seed=1 + i) for i in range(count_of)]
+    done = prune_graph(graph, macs=0.85, images=given, step=1)
+    assert done.record["macs"][1] <= 0.85 * done.record["macs"][0]
+    bare = prune_graph(graph, macs=0.85, images=given, step=1, refit=False)
+    others = [images(32, seed=8 + i) for i in range(count_of)]
+    right, fitted, lost = (run(g, others) for g in (graph, done.graph, bare.graph))
+    error, plain = (
+        sum(float((a - b).square().sum()) for a, b in zip(right, x, strict=True)) for x in (fitted, lost)
+    )
+    assert error <= plain * 1.02
 
 
 class Wide(nn.Module):

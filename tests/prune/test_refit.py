@@ -76,9 +76,9 @@ def _without(net: Net, gone: list[int], norm: bool) -> Net:
     return small.eval()
 
 
-def _kept(hidden: int, gone: list[int]) -> dict[str, Tensor]:
+def _kept(hidden: int, gone: list[int]) -> dict[str, dict[int, Tensor]]:
     left = torch.tensor([i for i in range(hidden) if i not in gone])
-    return {"expand.weight": left, "depthwise.weight": left}
+    return {"expand": {1: left}, "depthwise": {1: left}}
 
 
 def _answers(net: nn.Module, images: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from edgekit.capture.torch.dropout import as_trained
 from edgekit.capture.torch.fx import is_library
 from edgekit.capture.torch.importer import Importer
 from edgekit.capture.torch.inline import inline_regions
-from edgekit.errors import CaptureError
+from edgekit.errors import CaptureError, EdgekitError
 from edgekit.graph.check import check
 from edgekit.graph.ir import Graph
 
@@ -82,10 +82,13 @@ def _follows(graph: Graph, module: torch.nn.Module, examples: list[torch.Tensor]
     batches = doubled(examples)
     try:
         answers = module(*(x.clone() for x in batches))
+    except Exception:  # a module of one image, in its own words
+        return False
+    try:
         with as_trained(module, examples) as stochastic:
             program = _exported(module, batches, graph.name)
             other = _imported(program, graph.name, module, True, stochastic)
-    except Exception:  # a module of one image
+    except EdgekitError:
         return False
     free_batch(graph, other)
     return follows(graph, batches, _flatten(answers))

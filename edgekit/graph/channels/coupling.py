@@ -22,7 +22,7 @@ Enters: a captured graph. Leaves: `Coupling`: tags, classes, and what a choice o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,15 +87,29 @@ def couple(graph: Graph, *, exact: bool = False) -> Coupling:
     Args:
         exact: close what takes statistics over channels: taking out channels of zeros then changes nothing.
     """
-    walk = _Walk(graph, exact)
-    for node in graph.nodes:
-        walk.visit(node)
-    return walk.result()
+    stays: dict[Node, str] = {}
+    while True:
+        walk = _Walk(graph, exact, stays)
+        for node in graph.nodes:
+            walk.visit(node)
+        found = walk.result()
+        closed = {
+            node: found.reasons[int(weighing.made[0])]
+            for node, weighing in found.weighings.items()
+            if not found.labels[weighing.made].any()
+        }
+        # what mixes over positions makes channels of its own where those it carries along stay anyway
+        passed = any(not found.labels[walk.tag(node.operands[0])].any() for node in walk.mixing)
+        if not passed or len(closed) == len(stays):
+            return found
+        stays = closed
 
 
 class _Walk:
-    def __init__(self, graph: Graph, exact: bool) -> None:
+    def __init__(self, graph: Graph, exact: bool, stays: Mapping[Node, str]) -> None:
         self.found = Coupling(graph)
+        self.stays = stays  # layers that are known to lose nothing: what they make is no tag
+        self.mixing: list[Node] = []  # layers that map positions, the same for every channel
         self.atoms = Atoms()
         self.weaves = Weaves(self.atoms)
         self.exact = exact
@@ -264,11 +278,12 @@ class _Walk:
         why = f"linear at {_where(node)}"
         outside = [dim for dim in varying(tag) if dim < tag.ndim - 1]
         if outside and tag.shape[-1] == 1:
+            self.mixing.append(node)
             return [tag]  # the same map at every kept place: mixing over positions
         tag = self.atoms.along(tag, outside, why)
         made = self.atoms.fresh(node.output.shape[-1])
         self._weighing(node, 0, 1, made, tag.reshape(-1) if varying(tag) else None)
-        return [aligned(made, len(node.output.shape))]
+        return [self._made(node, aligned(made, len(node.output.shape)))]
 
     def _convolution(self, node: Node) -> list[Tag]:
         x, out = node.operands[0], node.output
@@ -280,6 +295,7 @@ class _Walk:
         mixed = [dim for dim in range(2, rank) if not _apart(node, dim)]
         tag = self.atoms.along(tag, mixed, why)
         if tag.shape[1] == 1 and varying(tag):
+            self.mixing.append(node)
             return [tag]  # the same map at every kept place
         tag = self.atoms.along(tag, [dim for dim in range(rank) if dim != 1], why)
         read = tag.reshape(-1) if varying(tag) else None
@@ -298,7 +314,13 @@ class _Walk:
         if groups > 1:
             self._grouped(made, read, groups, why)
         self._weighing(node, axis, 1 - axis, made, read)
-        return [made.reshape(shape)]
+        return [self._made(node, made.reshape(shape))]
+
+    def _made(self, node: Node, tag: Tag) -> Tag:
+        if node not in self.stays:
+            return tag
+        self.atoms.stay(tag, self.stays[node])
+        return nothing(tag.ndim)
 
     def _grouped(self, made: Tag, read: Tag | None, groups: int, why: str) -> None:
         rows = made.reshape(groups, -1)
