@@ -16,6 +16,36 @@ from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import OPS, SUMS, WEIGHT_AXIS
 
 _LARGEST = 32767  # int16 is symmetric
+_DYNAMIC = ("conv2d", "linear")
+
+
+def may_be_dynamic(node: Node) -> bool:
+    """Whether there is a kernel that multiplies int8 weights by floats, which it rounds by itself."""
+    if node.op not in _DYNAMIC or node.inputs[0] is None or node.inputs[1] is None:
+        return False
+    weight = node.inputs[1]
+    depthwise = node.op == "conv2d" and node.attrs["groups"] > 1 and weight.shape[1] == 1
+    return weight.is_constant and not depthwise
+
+
+def is_dynamic(node: Node) -> bool:
+    """Whether a node reads and gives floats around int8 weights."""
+    x, weight = (*node.inputs, None)[:2]
+    if not may_be_dynamic(node) or x is None or weight is None:
+        return False
+    return weight.quant is not None and x.quant is None and node.output.quant is None
+
+
+def rounded_by_row(node: Node) -> bool:
+    """Whether a dynamic kernel rounds each row of channels on a grid of its own, not the image on one.
+
+    A 1x1 convolution that skips nothing is a matrix product over its pixels, as a linear layer is over rows.
+    """
+    if node.op == "linear":
+        return True
+    weight, attrs = node.inputs[1], node.attrs
+    plain = tuple(attrs["stride"]) == (1, 1) and not any(attrs["padding"]) and attrs["groups"] == 1
+    return weight is not None and tuple(weight.shape[2:]) == (1, 1) and plain
 
 
 def meet_types(graph: Graph) -> int:

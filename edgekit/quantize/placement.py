@@ -69,7 +69,7 @@ class _Fitter(Simulator):
         attrs = {**node.attrs, "activation": None}
         sums = []
         for args in batches:
-            reals = [self.real(v, t) for v, t in zip(node.inputs[:2], args[:2], strict=True)]
+            reals = self.reals(node, args)[:2]
             sums.append(OPS[node.op].fn(*reals, None, **attrs))
         dim = self.dims.get(node.output)
         made = torch.cat([channel_mean(node, t, dim, n) for t, n in zip(sums, sizes, strict=True)])
@@ -81,11 +81,6 @@ class _Fitter(Simulator):
         quant, activation = node.output.quant, node.attrs.get("activation")
         reals_of = (activate_(t.add_(shift), activation) for t in sums)
         return [(to_codes(t, quant) if quant else t,) for t in reals_of]
-
-    def real(self, value: Value | None, tensor: Tensor | None) -> Tensor | None:
-        if value is None or tensor is None or value.quant is None:
-            return tensor
-        return tensor * qparams.scales_of(value.quant, tensor.ndim)
 
     def rounded_bias(self, node: Node, bias: Value) -> Tensor:
         """The bias as the file holds it: int32 where input and weight are integers."""

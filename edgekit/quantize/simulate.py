@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from edgekit.graph.batch import batch_dims
-from edgekit.graph.boundaries import crossings, meet_types
+from edgekit.graph.boundaries import crossings, is_dynamic, meet_types, rounded_by_row
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import MOVES, OPS
 from edgekit.graph.run import finish, walk
@@ -123,14 +123,20 @@ class Simulator:
             quant = node.output.quant
             assert quant is not None
             return (clamp_codes_(special(node, args), quant, node.attrs.get("activation")),)
-        reals = [
-            None if v is None or t is None else _real(t, v) for v, t in zip(node.inputs, args, strict=True)
-        ]
-        found = OPS[node.op].fn(*reals, **node.attrs)
+        found = OPS[node.op].fn(*self.reals(node, args), **node.attrs)
         results = tuple(found) if isinstance(found, tuple | list) else (found,)
         return tuple(
             to_codes(t, v.quant) if v.quant else t for v, t in zip(node.outputs, results, strict=True)
         )
+
+    def reals(self, node: Node, args: Arguments) -> Arguments:
+        """The operands as a node finds them that computes in float."""
+        found = [
+            None if v is None or t is None else _real(t, v) for v, t in zip(node.inputs, args, strict=True)
+        ]
+        if is_dynamic(node) and found[0] is not None:
+            found[0] = rounded_dynamically(found[0], by_row=rounded_by_row(node), last=node.op == "linear")
+        return found
 
     def accumulate(self, node: Node, args: Arguments) -> Tensor:
         """The int32 accumulator without its bias, in the units of input_scale * weight_scale."""
@@ -159,6 +165,21 @@ class Simulator:
         self.multipliers[node] = (scale * x.quant.scale[0] / out.quant.scale[0]).float()
         bias = qparams.bias_integers(node)
         self.biases[node] = None if bias is None else bias.float()
+
+
+def rounded_dynamically(x: Tensor, *, by_row: bool, last: bool = False) -> Tensor:
+    """Reals on the grid of 256 steps that a dynamic kernel lays over them.
+
+    Args:
+        x: (N, C, H, W), or (..., C) where `last`.
+        by_row: a grid for every row of channels, else one for every image.
+    """
+    dims = ((-1,) if last else (1,)) if by_row else tuple(range(1, x.ndim))
+    low, high = x.amin(dims, keepdim=True).clamp_(max=0.0), x.amax(dims, keepdim=True).clamp_(min=0.0)
+    steps = torch.where(high > low, 255.0 / (high - low), torch.ones_like(high))  # in one of x
+    least, most = low * steps, high * steps
+    zero = torch.where(least + most > 1.0, -128.0 - least, 127.0 - most).clamp_(-128.0, 127.0).round_()
+    return ((x * steps).round_() + zero).clamp_(-128.0, 127.0).sub_(zero).mul_(1.0 / steps)
 
 
 def _real(tensor: Tensor, value: Value) -> Tensor:

@@ -47,6 +47,8 @@ def is_exact(node: Node) -> bool:
         return False
     if any(v.quant is not None and v.quant.dtype == "int16" for v in node.operands):
         return False  # the integer conversion rounds ties its own way
+    if any(v.quant is None and not v.is_constant for v in node.operands):
+        return False  # float sums come out in an order of the kernel's own, and are rounded either way
     return int8 and node.op in _EXACT
 
 
@@ -78,6 +80,8 @@ def compute(node: Node, operands: Sequence[Tensor | None]) -> tuple[Tensor, ...]
         grids = {v.quant: _move(node, operands, v.quant) for v in node.outputs if v.quant is not None}
         return tuple(grids[v.quant][i] for i, v in enumerate(node.outputs) if v.quant is not None)
     reals = [_real_operand(node, i, operands[i]) for i in range(len(node.inputs))]
+    if _dynamic(node) and reals[0] is not None:
+        reals[0] = _on_own_grid(node, reals[0])
     results = (_hardsigmoid(reals[0]),) if node.op == "hardsigmoid" else run_node(node, reals)
     return tuple(
         r if v.quant is None else quantize_reals(r, v.quant)
@@ -151,6 +155,34 @@ def _real_operand(node: Node, index: int, operand: Tensor | None) -> Tensor | No
     if len(value.quant.scale) > 1:
         shape[value.quant.axis or 0] = -1
     return weight_codes(value) * torch.tensor(value.quant.scale, dtype=torch.float32).reshape(shape)
+
+
+def _dynamic(node: Node) -> bool:
+    """Whether the runtime multiplies int8 weights by floats that it rounds itself."""
+    if node.op not in ("conv2d", "linear") or node.inputs[1] is None:
+        return False
+    x, weight = node.inputs[0], node.inputs[1]
+    if x is None or x.quant is not None or weight.quant is None or node.output.quant is not None:
+        return False
+    return node.op == "linear" or weight.shape[1] > 1 or node.attrs["groups"] == 1
+
+
+def _on_own_grid(node: Node, x: Tensor) -> Tensor:
+    """xnn_f32_qd8_asymmetric_quantization_params: by pixel of a plain 1x1 or linear, else by image."""
+    weight = node.inputs[1]
+    assert weight is not None
+    dims: tuple[int, ...] = tuple(range(1, x.ndim))
+    if node.op == "linear":
+        dims = (x.ndim - 1,)
+    elif weight.shape[2:] == (1, 1) and tuple(node.attrs["stride"]) == (1, 1) and node.attrs["groups"] == 1:
+        dims = dims if any(node.attrs["padding"]) else (1,)
+    low, high = torch.clamp(x.amin(dims, True), max=0.0), torch.clamp(x.amax(dims, True), min=0.0)
+    scale = torch.where(low == high, torch.ones_like(low), 255.0 / (high - low))
+    from_low, from_high = -128.0 + low * scale, 127.0 + high * scale
+    zero = torch.where(from_low + from_high > 0.0, -128.0 - low * scale, 127.0 - high * scale)
+    zero = zero.clamp(-128.0, 127.0).round()
+    codes = (torch.round(x * scale) + zero).clamp(-128.0, 127.0)
+    return (codes - zero) * (1.0 / scale)
 
 
 def _hardsigmoid(x: Tensor | None) -> Tensor:

@@ -17,6 +17,7 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgekit.graph.boundaries import is_dynamic
 from edgekit.graph.ir import Node, QuantParams, Value
 from edgekit.lower.tflite import constants
 from edgekit.lower.tflite.builder import Tensor
@@ -122,7 +123,7 @@ def parameters(
     channels = node.output.shape[1] if node.op == "conv2d" else weight.shape[0]
     stem = bias_value.name if bias_value is not None else f"{weight.name}/bias"
     if not integer:
-        if ctx.target.weights == "int8" and weight.quant is not None and ctx.target.activations == "float32":
+        if ctx.target.weights == "int8" and weight.quant is not None and _dynamic(ctx, node):
             quant = _on_axis(weight.quant, out_axis)
             return constants.quantize(data, quant), quant, _float_bias(ctx, stem, bias, channels)
         if weight.quant is not None:
@@ -132,6 +133,11 @@ def parameters(
     quant = _on_axis(weight.quant, out_axis)
     integers, bias_quant = constants.bias(bias, channels, x.quant.scale[0], quant, x.quant.dtype)
     return constants.quantize(data, quant), quant, ctx.constant(stem, integers, bias_quant)
+
+
+def _dynamic(ctx: Context, node: Node) -> bool:
+    """Whether int8 weights meet floats that the kernel rounds itself."""
+    return ctx.target.activations == "float32" or is_dynamic(node)
 
 
 def _rounded(data: np.ndarray, quant: QuantParams, axis: int) -> np.ndarray:

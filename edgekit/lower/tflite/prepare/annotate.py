@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from edgekit.graph.boundaries import is_dynamic
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
 from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.targets import Target
@@ -18,6 +19,9 @@ def annotate(graph: Graph, target: Target) -> int:
     float elsewhere. A value that calibration left in float stays float everywhere.
     """
     changed = 0
+    if target.activations == "int16":  # whose files have no dynamic kernels
+        for node in filter(is_dynamic, graph.nodes):
+            node.operands[1].quant, changed = None, changed + 1
     integer_weights = target.weights == "int8"
     weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHT_AXIS}
     for value in graph.values():
