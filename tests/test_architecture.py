@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },  # a file is its graph
     "edgekit.train": CORE | {"edgekit.data", "edgekit.files", "edgekit.zoo"},
     "edgekit.surgery": CORE | {"edgekit.passes"},
+    "edgekit.qat": CORE | {"edgekit.quantize", "edgekit.train"},
     "edgekit.prune": CORE | {"edgekit.cost.static"},
     "edgekit.prune.module": CORE
     | {"edgekit.prune", "edgekit.capture", "edgekit.cost.predict", "edgekit.data.arrays"},
