@@ -119,6 +119,17 @@ def depthwise(module: QuantizedModule) -> set[str]:
     return found
 
 
+def grid(module: QuantizedModule, path: str) -> Callable[[], Tensor]:
+    """What gives the present steps of a weight, broadcasting over it."""
+    value = next(value for value in module._weight_scales if module._paths[value] == path)
+    calibrated, learned = module._weight_scales[value]
+
+    def now() -> Tensor:
+        return _along(held(module, calibrated) * torch.exp(held(module, learned)), value)
+
+    return now
+
+
 def units(module: QuantizedModule) -> dict[str, Tensor]:
     """The size of one step of each weight and bias, a weight's own and a bias's output's, as calibrated.
 

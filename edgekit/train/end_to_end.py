@@ -13,7 +13,7 @@ from edgekit.errors import DataError, UsageError
 from edgekit.train.data import Data, Inputs
 from edgekit.train.distillation import distillation_loss, relative_error
 from edgekit.train.labels import cross_entropy, mix
-from edgekit.train.loop import Progress, TrainRecord, fit
+from edgekit.train.loop import Optimizers, Progress, TrainRecord, fit
 from edgekit.train.settings import Settings
 
 # (the module's outputs, labels or None, outputs of each teacher) -> scalar
@@ -29,6 +29,7 @@ def train(
     loss: Loss | None = None,
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    optimizers: Optimizers | None = None,
 ) -> TrainRecord:
     """Train `module` in place, in float32; it is left in eval mode, on the device it was on.
 
@@ -40,6 +41,7 @@ def train(
             scalar. Without one a module of several outputs learns its teachers' (`match`).
         checkpoint: a file; a training that is found there, and is this one, goes on exactly.
         progress: called with (done, total) as the budget is spent.
+        optimizers: in place of the settings' own, see `edgekit.train.loop.fit`.
 
     Raises:
         UsageError: settings that this module or data cannot have.
@@ -73,7 +75,7 @@ def train(
         return cross_entropy(outputs, classes, smoothing)
 
     names = {"loss": "" if loss is None else getattr(loss, "__qualname__", type(loss).__name__)}
-    return fit(module, objective, data, settings, names, teachers, checkpoint, progress)
+    return fit(module, objective, data, settings, names, teachers, checkpoint, progress, optimizers)
 
 
 def _matched(outputs: Any, answers: Sequence[Any]) -> torch.Tensor:

@@ -31,6 +31,8 @@ from edgekit.train.settings import Settings, Stage
 # (inputs, labels, how strong regularisation is, 0..1) -> scalar
 Objective = Callable[[Inputs, torch.Tensor | None, float], torch.Tensor]
 Progress = Callable[[int, int], None]
+# a module -> its optimizers; each group has its highest rate as "peak"
+Optimizers = Callable[[nn.Module], list[torch.optim.Optimizer]]
 
 _TIMED_STEPS = 2  # of each stage, after one that is not counted, when minutes become steps
 _KEPT_LOSSES = 100
@@ -63,12 +65,14 @@ def fit(
     teachers: Sequence[nn.Module] = (),
     checkpoint: Path | None = None,
     progress: Progress | None = None,
+    optimizers: Optimizers | None = None,
 ) -> TrainRecord:
     """Lower any objective by the settings' optimizer and schedule; `train` says the rest.
 
     Args:
         objective: computes the loss from the module it closes over. identity: what it depends on, as JSON.
         teachers: modules that it asks besides: put on the device and into eval mode.
+        optimizers: makes those of the module in the settings' place; what their groups hold is what learns.
     """
     device = chosen_device(settings)
     whole = {
@@ -83,9 +87,12 @@ def fit(
     with _computing(device, threads), _placed([module, *teachers], device):
         for teacher in teachers:
             teacher.eval()
-        learning = layers.trained(module, settings.trainable, settings.freeze_batch_norm)
+        if optimizers is None:
+            learning = layers.trained(module, settings.trainable, settings.freeze_batch_norm)
+        else:
+            learning = _held(module, optimizers(module))
         with layers.only(module, learning):
-            run = _Run(module, objective, data, settings, device, learning)
+            run = _Run(module, objective, data, settings, device, learning, optimizers)
             if state:
                 run.resume(state)
             else:
@@ -123,10 +130,12 @@ class _Run:
         settings: Settings,
         device: torch.device,
         learning: dict[str, nn.Parameter],
+        optimizers: Optimizers | None = None,
     ) -> None:
+        self.make = optimizers or (lambda module: make_optimizers(module, learning, settings))
         self.module, self.objective, self.data, self.settings = module, objective, data, settings
         self.device, self.learning = device, learning
-        self.optimizers = make_optimizers(module, learning, settings)
+        self.optimizers = self.make(module)
         self.average: list[torch.Tensor] = []
         self.plan = Plan((), ())
         self.step, self.seconds = 0, 0.0
@@ -156,7 +165,7 @@ class _Run:
             self.lay_out(False, teachers)
         self.plan = self._planned(stages)
         restore(self.module, before)
-        self.optimizers = make_optimizers(self.module, self.learning, self.settings)
+        self.optimizers = self.make(self.module)
         for parameter in self.learning.values():
             parameter.grad = None
         if self.settings.ema > 0:
@@ -295,6 +304,12 @@ class _Run:
         stage, total = self.plan.stages[-1], self.plan.total
         for step in range(math.ceil(self.settings.recalibrate / (stage.batch or 1))):
             yield self._batch(total + step, stage)[0]
+
+
+def _held(module: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> dict[str, nn.Parameter]:
+    """The parameters that optimizers hold, by name."""
+    held = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
+    return {name: parameter for name, parameter in module.named_parameters() if id(parameter) in held}
 
 
 def ema_decay(step: int, memory: float) -> float:

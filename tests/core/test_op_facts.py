@@ -201,6 +201,7 @@ TABLES = {
     "capture": "importers: the source's operators, each with the op it becomes",
     "passes/fold_scale.py": "the three operations it folds, each in its own way",
     "quantize/simulate.py": "a function for each op it computes on codes",
+    "qat/module.py": "the same functions as simulate's, with gradients",
     "verify/integers.py": "the second opinion shares nothing",
     "prune/moves.py": "a function for each op it moves the names of channels by",
     "report/charts.py": "operators of files, drawn without torch",

@@ -1,6 +1,7 @@
 """The trained forward is the simulation, and what is lowered from it is what the runtime computes."""
 
 import copy
+import sys
 from dataclasses import replace
 
 import pytest
@@ -173,3 +174,9 @@ def test_shared_parameters_stay_shared():
             before = next(n for n in quantized("joins").nodes if n.output.name == node.output.name)
             for old, new in zip(before.operands, node.operands, strict=True):
                 assert (old.quant == before.output.quant) == (new.quant == node.output.quant)
+
+
+def test_what_the_simulation_computes_on_codes_is_trained_on_codes():
+    assert set(sys.modules["edgekit.qat.module"]._EXACT) == set(
+        sys.modules["edgekit.quantize.simulate"]._EXACT
+    )
