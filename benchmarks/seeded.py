@@ -66,7 +66,7 @@ def smooth_images(count: int, seed: int, resolution: int = RESOLUTION) -> np.nda
     return images.clamp_(-2.5, 2.5).numpy()
 
 
-def live_statistics(module: nn.Module, seed: int) -> None:
+def live_statistics(module: nn.Module, seed: int, resolution: int = RESOLUTION) -> None:
     """Give every batch norm the mean and variance of what really reaches it, averaged over a few batches."""
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [m.momentum for m in norms]
@@ -76,7 +76,7 @@ def live_statistics(module: nn.Module, seed: int) -> None:
     module.train()
     with torch.no_grad():
         for batch in range(STATISTICS_BATCHES):
-            module(torch.from_numpy(smooth_images(STATISTICS_BATCH, seed + 1 + batch)))
+            module(torch.from_numpy(smooth_images(STATISTICS_BATCH, seed + 1 + batch, resolution)))
     module.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

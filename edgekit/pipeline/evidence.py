@@ -181,15 +181,17 @@ def _artifact(facts: Facts, one: Built, gates: list[dict[str, Any]]) -> dict[str
 
 
 def _parts(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each part of the quantization with what it gained, in dB on held-out calibration images."""
+    """Each part of the quantization with what it gains, in dB on calibration images it was not fitted to."""
     return [
         {
             "name": part["part"].replace("_", " "),
-            "on": part.get("kept", True),
+            "on": part["kept"],
             "sqnr_db_before": part["sqnr_db"] - part["gain_db"],
             "sqnr_db_after": part["sqnr_db"],
             "gain_db": part["gain_db"],
-            "seconds": part["seconds"],
+            "median_gain_db": part["decides_db"]["median"],
+            "mean_gain_db": part["decides_db"]["mean"],
+            "judged_images": part["judged_images"],
         }
         for part in parts
     ]

@@ -11,7 +11,7 @@ The mean over images is trimmed: one image whose activations are clipped must no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -28,16 +28,25 @@ Tensor = torch.Tensor
 TRIM = 0.1  # share of images set aside on either side of each channel's shift
 
 
-def adjust(graph: Graph, images: Given | Images, seen: Observations, *, gptq: bool, bias: bool) -> None:
+def adjust(
+    graph: Graph,
+    images: Given | Images,
+    seen: Observations,
+    *,
+    gptq: bool,
+    bias: bool,
+    dims: Mapping[Value, int | None] | None = None,
+) -> None:
     """Round weights by GPTQ and correct biases of an annotated graph in place, in one pass.
 
     Args:
         images: the first rows of the observations; fewer are used where memory asks for it.
         seen: float statistics of this graph.
+        dims: its `batch_dims`, where the caller has them.
     """
     images = images if isinstance(images, Images) else Images(graph, images)
     count, at_once = fitting_images(graph, len(images))
-    adjuster = _Adjuster(graph, seen, count, gptq, bias)
+    adjuster = _Adjuster(graph, seen, count, gptq, bias, batch_dims(graph) if dims is None else dims)
     with torch.inference_mode():
         lockstep(
             graph,
@@ -50,11 +59,19 @@ def adjust(graph: Graph, images: Given | Images, seen: Observations, *, gptq: bo
 
 
 class _Adjuster(Simulator):
-    def __init__(self, graph: Graph, seen: Observations, count: int, gptq: bool, bias: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        seen: Observations,
+        count: int,
+        gptq: bool,
+        bias: bool,
+        dims: Mapping[Value, int | None],
+    ) -> None:
         super().__init__(graph)
         self.seen, self.count, self.gptq, self.bias = seen, count, gptq, bias
         self.uses = graph.use_counts()
-        self.dims = batch_dims(graph)
+        self.dims = dims
 
     def apply(self, node: Node, batches: list[Arguments], sizes: list[int]) -> list[Sequence[Tensor]]:
         """One node in every batch, adjusted to all of them."""

@@ -2,8 +2,8 @@
 
 Enters: a float graph and images. Leaves: for each activation the minimum and maximum of every channel in
 every image; for each convolution and matrix product the mean of every channel before its activation (what
-bias correction restores); a small fixed sample of values; the float outputs. One pass in batches. Rows are
-images even where a tensor's leading dimension counts windows or tokens.
+bias correction restores); a small fixed sample of values; what the outputs are compared by. One pass in
+batches. Rows are images even where a tensor's leading dimension counts windows or tokens.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Tensor = torch.Tensor
 
 OCTAVES = 32  # of probabilities that are told apart
 _PROBABILITIES = 1 << 14  # of an image and a softmax that are looked at
+OUTPUT_VALUES = 1 << 15  # of an image and an output that are compared
 OUTLIER_GAP = 0.5  # share of the tight span by which an image's extreme must stand apart to be set aside
 
 
@@ -44,16 +45,24 @@ class Observations:
     # of each softmax: the share of probability in values of 2**-k down to 2**-(k + 1), and their mean square
     octaves: dict[Value, Tensor] = field(default_factory=dict)  # (N, OCTAVES)
     square: dict[Value, Tensor] = field(default_factory=dict)  # (N,)
+    outputs: list[Tensor] = field(default_factory=list)  # (N, values) of each graph output
     samples: int = 0  # values sampled per image
 
-    def keep(self, index: Tensor, means: int | None = None) -> None:
-        """Only these images from here on, in this order; of the means only the first `means` of them."""
-        for table in (self.low, self.high, self.sample, self.octaves):
-            for value, rows in table.items():  # one after the other, so that never two sets are held
-                table[value] = rows[index]
-        self.square = {value: rows[index] for value, rows in self.square.items()}
-        for node, rows in self.mean.items():
-            self.mean[node] = rows[index[:means]]
+    def rows(self, index: Tensor, means: Tensor) -> Observations:
+        """Those of some images, in this order.
+
+        Args:
+            index: which images. means: of which of them the means, whose rows are the first images'.
+        """
+        return Observations(
+            {value: rows[index] for value, rows in self.low.items()},
+            {value: rows[index] for value, rows in self.high.items()},
+            {node: rows[means] for node, rows in self.mean.items()},
+            {value: rows[index] for value, rows in self.sample.items()},
+            {value: rows[index] for value, rows in self.octaves.items()},
+            {value: rows[index] for value, rows in self.square.items()},
+            samples=self.samples,
+        )
 
     def copy(self) -> Observations:
         """A copy to go back to: the tensors are shared, for nothing writes into them."""
@@ -64,7 +73,7 @@ class Observations:
             dict(self.sample),
             self.octaves,
             self.square,
-            self.samples,
+            samples=self.samples,
         )
 
     def minmax(self, value: Value) -> rules.Range:
@@ -97,15 +106,15 @@ class Observations:
         lows = self.low[value].amin(1).sort().values
         return lows, self.high[value].amax(1).sort(descending=True).values
 
-    def strangeness(self) -> Tensor:
-        """How far each image exceeds the tight range of any tensor: (N,), up to 1 when it does not."""
-        worst = torch.zeros(len(next(iter(self.low.values()))))
+    def strangeness(self, index: Tensor) -> Tensor:
+        """How far each of some images exceeds their tight range of any tensor: (N,), up to 1 within it."""
+        worst, drop = torch.zeros(len(index)), trim_count(len(index))
         for value in self.low:
-            low, high = self.tight(value)
+            lows, highs = self.low[value][index].amin(1), self.high[value][index].amax(1)
+            low, high = float(lows.sort().values[drop]), float(highs.sort(descending=True).values[drop])
             span = max(high, 0.0) - min(low, 0.0)
             if span > 0.0:
-                over = torch.maximum(self.high[value].amax(1) - high, low - self.low[value].amin(1))
-                worst = torch.maximum(worst, 1.0 + over / span)
+                worst = torch.maximum(worst, 1.0 + torch.maximum(highs - high, low - lows) / span)
         return worst
 
 
@@ -143,7 +152,7 @@ def observe(
     with torch.inference_mode():
         for pieces in images.batches(images.at_once(batch)):
             kept.begin(graph, pieces)
-            finish(walk(graph, pieces, kept.node))
+            kept.end(graph, finish(walk(graph, pieces, kept.node)))
     return kept.found
 
 
@@ -161,11 +170,12 @@ class _Collector:
         self.means = total if means is None else min(means, total)
         self.count, self.seen = 0, 0  # images in this batch, and before it
         self.found = Observations(samples=samples)
+        self.outputs: dict[int, Tensor] = {}
         self.positions: dict[int, Tensor] = {}
         self.producer: dict[Value, str] = {v: n.source for n in graph.nodes for v in n.outputs}
         self.dims = batch_dims(graph)
 
-    def put(self, table: dict[Any, Tensor], key: Value | Node, rows: Tensor, total: int) -> None:
+    def put(self, table: dict[Any, Tensor], key: Any, rows: Tensor, total: int) -> None:
         """The rows of this batch into a table of `total` rows, as far as they fit."""
         if key not in table:
             with torch.inference_mode(False):
@@ -187,6 +197,12 @@ class _Collector:
                 )
             if value in self.wanted:
                 self.value(value, piece, "input")
+
+    def end(self, graph: Graph, outputs: list[Tensor]) -> None:
+        """The outputs of the batch."""
+        for i, (value, tensor) in enumerate(zip(graph.outputs, outputs, strict=True)):
+            self.put(self.outputs, i, looked_at(tensor, self.dims.get(value), self.count), self.total)
+        self.found.outputs = list(self.outputs.values())
 
     def node(self, node: Node, args: Arguments) -> tuple[Tensor, ...]:
         if rules.weight_of(node) is not None:
@@ -237,6 +253,17 @@ class _Collector:
         if size not in self.positions:
             self.positions[size] = sample_positions(size, self.samples)
         return self.positions[size]
+
+
+def looked_at(tensor: Tensor, dim: int | None, count: int) -> Tensor:
+    """What of an output is compared: (count, values), of many a fixed sample.
+
+    Args:
+        dim: the dimension that counts images, an entry of `batch_dims`.
+    """
+    rows = images_first(tensor.reshape(1) if tensor.ndim == 0 else tensor, dim, count).reshape(count, -1)
+    size = rows.shape[1]
+    return rows[:, sample_positions(size, OUTPUT_VALUES)] if size > OUTPUT_VALUES else rows
 
 
 def channel_extremes(tensor: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor]:

@@ -46,14 +46,21 @@ def least_error(sample: Tensor, low: float, high: float, steps: int = 255) -> ru
     if high - low <= 0.0:
         return low, high
     ends, starts = _SHARES * high, _SHARES * low
-    over = (
-        (sample[None, :] - ends[:, None]).clamp_min_(0.0).square_().mean(1) if high > 0 else torch.zeros(36)
-    )
-    under = (
-        (starts[:, None] - sample[None, :]).clamp_min_(0.0).square_().mean(1) if low < 0 else torch.zeros(36)
-    )
+    over, under = _beyond(sample, ends), _beyond(-sample, -starts)
     busy = float((sample != 0).float().mean())
     width = ends[None, :] - starts[:, None]
     cost = CLIP_WEIGHT * (under[:, None] + over[None, :]) + busy * (width / steps).square() / 12.0
     i, j = divmod(int(cost.argmin()), len(_SHARES))
     return float(starts[i]), float(ends[j])
+
+
+def _beyond(sample: Tensor, ends: Tensor) -> Tensor:
+    """The mean square of what lies beyond each end, which are positive or all zero: like `ends`."""
+    tail = sample[sample > ends[0]].double().sort(descending=True).values
+    if ends[0] <= 0.0:
+        return torch.zeros_like(ends)
+    sums = torch.stack([torch.ones_like(tail), tail, tail.square()]).cumsum(1)
+    sums = torch.cat([sums.new_zeros(3, 1), sums], 1)
+    bound = ends.double()
+    count, first, second = sums[:, torch.searchsorted(-tail, -bound)]
+    return ((second - 2.0 * bound * first + bound.square() * count).clamp_min(0.0) / len(sample)).float()

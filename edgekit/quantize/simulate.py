@@ -13,7 +13,7 @@ reader's grid where they cross, as files do it, from which only ties may differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -30,11 +30,17 @@ Tensor = torch.Tensor
 _INF = math.inf
 
 
-def simulate(graph: Graph, images: Given | Images, batch: int = BATCH) -> list[Tensor]:
+def simulate(
+    graph: Graph,
+    images: Given | Images,
+    batch: int = BATCH,
+    dims: Mapping[Value, int | None] | None = None,
+) -> list[Tensor]:
     """Run an annotated graph as an int8 runtime would.
 
     Args:
         images: (N, ...) real numbers, one tensor per graph input.
+        dims: `batch_dims` of the graph, where the caller has them.
     Returns: one real tensor per graph output, on the output's grid.
     """
     images = images if isinstance(images, Images) else Images(graph, images)
@@ -42,7 +48,8 @@ def simulate(graph: Graph, images: Given | Images, batch: int = BATCH) -> list[T
     if any(map(crossings, graph.nodes)):  # as the file has it, with a conversion where types meet
         computed = graph.copy()
         meet_types(computed)
-    simulator, dims = Simulator(computed), batch_dims(graph)
+    simulator = Simulator(computed)
+    dims = batch_dims(graph) if dims is None else dims
     with torch.inference_mode():
         pieces = [simulator.run(inputs) for inputs in images.batches(images.at_once(batch))]
     along = [dims.get(value) or 0 for value in graph.outputs]

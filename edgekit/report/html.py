@@ -151,7 +151,9 @@ def _parts(quantize: dict[str, Any] | None) -> list[dict[str, Any]]:
             "gain": units.decibels(p.get("gain_db"), signed=True),
             "gains": (p.get("gain_db") or 0.0) >= 0,
             "bar": round(100 * abs(p.get("gain_db") or 0.0) / top, 2),
-            "seconds": units.NONE if p.get("seconds") is None else units.seconds(p["seconds"]),
+            "median": units.decibels(p.get("median_gain_db"), signed=True),
+            "mean": units.decibels(p.get("mean_gain_db"), signed=True),
+            "images": p.get("judged_images") or units.NONE,
         }
         for p in parts
     ]

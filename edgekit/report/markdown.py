@@ -182,7 +182,7 @@ def _artifact(name: str, artifact: dict[str, Any]) -> list[str]:
         rows = [[str(c.rank), code(c.name), code(c.op), c.share, c.sqnr] for c in profile.culprits]
         lines += table(["", "layer", "operator", "share of error", "SQNR"], rows, right=(3, 4))
     if parts := (artifact.get("quantize") or {}).get("parts"):
-        lines += ["", "Quantization, part by part:", ""]
+        lines += ["", "Quantization, part by part, on calibration images that it was not fitted to:", ""]
         rows = [
             [
                 text(p["name"]),
@@ -190,11 +190,14 @@ def _artifact(name: str, artifact: dict[str, Any]) -> list[str]:
                 units.decibels(p.get("sqnr_db_before")),
                 units.decibels(p.get("sqnr_db_after")),
                 units.decibels(p.get("gain_db"), signed=True),
-                units.NONE if p.get("seconds") is None else units.seconds(p["seconds"]),
+                units.decibels(p.get("median_gain_db"), signed=True),
+                units.decibels(p.get("mean_gain_db"), signed=True),
+                str(p.get("judged_images") or units.NONE),
             ]
             for p in parts
         ]
-        lines += table(["part", "", "before", "after", "gain", "took"], rows, right=(2, 3, 4, 5))
+        head = ["part", "", "before", "after", "gain", "median", "mean", "images"]
+        lines += table(head, rows, right=(2, 3, 4, 5, 6, 7))
     return lines
 
 

@@ -234,6 +234,17 @@ def _partitions(report: dict[str, Any], name: str) -> str:
     return f"{audit['partitions']}{rest}"
 
 
+def _calibration(report: dict[str, Any], name: str) -> str:
+    quantize = report["artifacts"][name].get("quantize") or {}
+    if not quantize.get("chosen"):
+        return ""
+    gain = (quantize.get("gain_db") or {}).get("median")
+    unseen = units.plural(quantize["judged_images"], "unseen image")
+    if gain is None or quantize["chosen"] == quantize["plain"]:
+        return f"{quantize['chosen']} ({unseen})"
+    return f"{quantize['chosen']}: {units.decibels(gain, signed=True)} over {quantize['plain']} ({unseen})"
+
+
 def _int8(report: dict[str, Any], name: str) -> str:
     return units.share(report["artifacts"][name]["audit"]["int8_ops_share"])
 
@@ -242,6 +253,7 @@ _ROWS = (
     ("size", _size),
     ("accuracy", _accuracy),
     ("  float", _float_accuracy),
+    ("calibration", _calibration),
     ("p50 / p90 / p99", _latency),
     ("  float", _float_latency),
     ("int8 operators", _int8),
