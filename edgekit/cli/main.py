@@ -136,6 +136,10 @@ def build(
             help="Surgery: no-se,relu6,3x3 (these without a value), fuse, or auto; see docs/steps.md.",
         ),
     ] = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(metavar="MINUTES", help="15min: surgery is followed by distillation from the original."),
+    ] = None,
     prune: Annotated[
         str | None,
         typer.Option(
@@ -207,9 +211,12 @@ def build(
     from edgekit.files import default_root, has_home
     from edgekit.pipeline import pipeline
     from edgekit.pipeline import recipe as recipes
-    from edgekit.pipeline.step_settings import lite_of, prune_of, train_of
+    from edgekit.pipeline.step_settings import lite_of, prune_of, recover_of, train_of
     from edgekit.report.terminal import Progress, print_summary
 
+    if recover is not None and lite is None and recipe is None:
+        raise UsageError(f"--recover {recover}: follows surgery: --lite --recover {recover}")
+    surgery = None if lite is None else lite_of(lite)
     settings: dict[str, Any] = {
         "model": model,
         "weights": weights,
@@ -224,7 +231,7 @@ def build(
             "exif": exif,
             "class_names": class_names,
         },
-        "lite": None if lite is None else lite_of(lite),
+        "lite": surgery if recover is None else {**(surgery or {}), **recover_of(recover)},
         "prune": None if prune is None else prune_of(prune),
         "train": None if train is None else train_of(train),
         "quantize": {"profile": profile, "quantizer": quantizer},

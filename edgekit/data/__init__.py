@@ -69,6 +69,11 @@ class ImageSet:
         images = self.images.first(count) if isinstance(self.images, Spool) else self.images[:count]
         return replace(self, images=images, labels=labels)
 
+    def rest(self, start: int) -> ImageSet:
+        """The pictures from `start` on."""
+        labels = None if self.labels is None else self.labels[start:]
+        return replace(self, images=self.images[start:], labels=labels) if start else self
+
     def picture(self, i: int) -> Image.Image:
         """Picture i as the network sees it, resized and cropped."""
         from PIL import Image

@@ -24,6 +24,7 @@ from torch import nn
 from edgekit.errors import GraphError
 from edgekit.graph.derivations import derive, holding
 from edgekit.graph.ir import Graph, Node, Value
+from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.graph.run import run, run_node
 
 Tensor = torch.Tensor
@@ -224,6 +225,23 @@ class GraphModule(nn.Module):
                     )
                     if outside or value in given:
                         found[path] = (at, value.name, value.shape)
+        return found
+
+    def passages(self) -> dict[int, int]:
+        """Places in the program that everything goes through -> layers with weights up to there.
+
+        Behind such a node nothing is read but its result, and constants.
+        """
+        graph = self._graph
+        last = {value: at for at, node in enumerate(graph.nodes) for value in node.operands}
+        last |= dict.fromkeys(graph.outputs, len(graph.nodes))
+        found: dict[int, int] = {}
+        reach, layers = max((last.get(value, -1) for value in graph.inputs), default=-1), 0
+        for at, node in enumerate(graph.nodes):
+            layers += node.op in WEIGHT_AXIS
+            if reach <= at and len(node.outputs) == 1:
+                found[at] = layers
+            reach = max(reach, *(last.get(value, -1) for value in node.outputs))
         return found
 
     def _trains(self, path: str) -> bool:

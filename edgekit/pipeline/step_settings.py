@@ -21,7 +21,11 @@ BUDGETS = ("keep", "macs", "params", "latency_ms")
 LENGTHS = ("minutes", "steps", "epochs")
 MINUTES = 20.0
 # Of each section the settings of which one is meant: one that is given takes the others' place.
-EITHER = {"prune": frozenset(BUDGETS), "train": frozenset(LENGTHS)}
+EITHER = {
+    "lite": frozenset({"recover", "recover_steps"}),
+    "prune": frozenset(BUDGETS),
+    "train": frozenset(LENGTHS),
+}
 _PRUNE_FORMS = "0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE or dead"
 _AMOUNT = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|minutes|steps)\s*"
 _TRAIN_FORMS = "FILE.py:FUNCTION, 20min, 500steps or nothing"
@@ -36,12 +40,21 @@ class Lite:
     fixed: paths of modules whose form stays: a stem, a head.
     max_drop: accuracy that "auto" may lose, a fraction; None is what the gate asks, or 0.01.
     device: where "auto" counts milliseconds.
+    recover: minutes of the processor in which the changed network learns the original's answers again, on
+        the training split: block by block, then whole. None is none: the fits alone.
+    recover_steps: the same length in steps, (by block, whole).
     """
 
     steps: tuple[str, ...] = LITE_STEPS
     fixed: tuple[str, ...] = ()
     max_drop: float | None = None
     device: str = "host"
+    recover: float | None = None
+    recover_steps: tuple[int, ...] = ()
+
+    @property
+    def recovers(self) -> bool:
+        return self.recover is not None or bool(self.recover_steps)
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,15 @@ def _check_lite(settings: Lite, where: str) -> None:
         )
     if settings.max_drop is not None and not 0 <= settings.max_drop < 1:
         raise UsageError(f"{where}: [lite] max_drop = {settings.max_drop:g}: a fraction, from 0 to under 1")
+    if settings.recover is not None and not settings.recover > 0:
+        raise UsageError(f"{where}: [lite] recover = {settings.recover:g}: minutes, more than 0")
+    steps = settings.recover_steps
+    if steps and (len(steps) != 2 or steps[0] < 0 or steps[1] < 1 or AUTO in settings.steps):
+        raise UsageError(
+            f"{where}: [lite] recover_steps = {list(steps)}: steps by block, steps of the whole; not of auto"
+        )
+    if steps and settings.recover is not None:
+        raise UsageError(f"{where}: [lite] recover and recover_steps: one of them")
 
 
 def _check_prune(settings: Prune, where: str) -> None:
@@ -148,6 +170,14 @@ def lite_of(text: str) -> dict[str, Any]:
     """[lite] of what stands behind `--lite=`: nothing, auto, or steps with commas."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     return {"steps": names} if names else {"steps": list(LITE_STEPS)}
+
+
+def recover_of(text: str) -> dict[str, Any]:
+    """[lite] of what stands behind `--recover`: minutes."""
+    match = re.fullmatch(_AMOUNT, text)
+    if match is None or match.group(2) == "steps":
+        raise UsageError(f"--recover {text}: minutes, as in 15min")
+    return {"recover": float(match.group(1))}
 
 
 def prune_of(text: str) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _of_step(row: dict[str, Any], trained: bool) -> list[Section]:
     """What a step says it changed, and what it left. trained: whether training is a step of this chain."""
     record = row.get("record") or {}
     lines = [*(record.get("notes") or ())]
-    if (images := record.get("fitted")) and not trained:
+    if (images := record.get("fitted")) and not trained and not record.get("recovered"):
         lines.append(
             f"Recovered in closed form alone, on {units.plural(images, 'image')}: no training followed."
         )

@@ -3,11 +3,15 @@
 A rung is one step on one part of the network: its modules in program order, cut into parts, so that early and
 late layers, whose errors weigh differently, are judged apart. A rung that wins no time on the device is not
 made. Every other one is made alone, fitted and judged: its price is the milliseconds won for each point lost.
-They are then taken together in order of price, until what is lost is more than is allowed; where the loss
-exceeds the budget recovery is tried first. The first rung that cannot be afforded ends the climb.
+They are then taken together in order of price, until what is lost is more than is allowed. The first rung
+that cannot be afforded ends the climb.
 
 Whatever is taken is made anew from the original, in the order of `STEPS`: a layer is fitted once, to the
 original's values, and the order in which rungs were taken leaves no trace.
+
+With something that recovers a rung is given up only after it had its share of that, an equal one for each.
+What was recovered once is not made anew: the next rung is made on it, fitted to its values. What is left of
+the recovery is spent on what was taken in the end.
 
 Enters: a graph, images, what counts milliseconds, what judges, and what recovers. Leaves: `Lite`, whose
 `climb` holds every rung, taken or not, and why.
@@ -29,13 +33,13 @@ from edgekit.surgery.record import Climb, Rung, StepRecord
 
 Tensor = torch.Tensor
 Judge = Callable[[Graph], float]
-Recover = Callable[[Graph, Graph], Graph]  # (the changed graph, the original)
+Recover = Callable[[Graph, float], Graph]  # (the changed graph, share of all recovery that it may take)
 Chosen = dict[str, tuple[str, ...]]  # step -> modules
 LADDER = ("no-se", "3x3", "fuse", "relu6")
 PARTS = 3
 _EACH = ("fuse",)  # steps of which single modules may cost time: each is asked for by itself
 _LEAST_DROP = 1e-3  # what is lost counts as at least this: less cannot be told from nothing
-_LEAST_SHARE = 1e-3  # of the original's milliseconds: less is not won
+_LEAST_SHARE = 1e-3  # of the original's milliseconds, of recovery: less is nothing
 
 
 class Cost(Protocol):
@@ -63,8 +67,8 @@ def ladder(
         images: calibration inputs, one tensor a graph input, (N, ...), or the one of the one input.
         cost: gives the milliseconds of a captured graph.
         judge: gives the accuracy of a captured graph, a fraction.
-        recover: (changed, original) -> the changed one, nearer to the original; asked where the budget is
-            exceeded.
+        recover: (changed, share) -> the changed one, nearer to the original, for a share of what recovery
+            may take in all; asked where the budget is exceeded, and at the end.
         max_drop: accuracy that may be lost in all, a fraction.
         steps: names of STEPS that may be made.
         fixed: paths of modules whose form stays.
@@ -101,6 +105,7 @@ class _Climber:
         self.graph, self.images, self.cost = graph, images, cost
         self.judge, self.recover, self.max_drop = judge, recover, max_drop
         self.ms, self.accuracy = cost.graph_ms(graph), judge(graph)
+        self.spent = 0.0  # of recovery
 
     def found(self, steps: Sequence[str], only: Collection[str], parts: int) -> list[Rung]:
         """What could be made, with the milliseconds it wins by itself."""
@@ -133,6 +138,7 @@ class _Climber:
         chosen: Chosen = {}
         kept = _Made(self.graph, (), self.accuracy)
         ms, table, over = self.ms, list[Rung](), False
+        share = 1.0 / max(1, sum(not rung.outcome for rung in rungs))
         for rung in rungs:
             if rung.outcome:
                 table.append(rung)
@@ -148,7 +154,9 @@ class _Climber:
             if now >= ms:
                 table.append(replace(rung, outcome="wins no time beside what was taken"))
                 continue
-            made = self._within(self._made(tried))
+            made = self._onto(kept, rung) if kept.recovered else self._made(tried)
+            if self.accuracy - made.accuracy > self.max_drop:
+                made = self._recovered(made, share)
             said = replace(rung, ms=now, accuracy=made.accuracy, recovered=made.recovered)
             over = self.accuracy - made.accuracy > self.max_drop
             if over:
@@ -156,20 +164,26 @@ class _Climber:
                 continue
             table.append(replace(said, outcome="taken", taken=True))
             chosen, kept, ms = tried, made, now
+        if chosen:
+            kept = self._recovered(kept, 1.0 - self.spent)
         climb = Climb(self.ms, self.accuracy, self.max_drop, ms, kept.accuracy, tuple(table))
         return Lite(kept.graph if chosen else self.graph.copy(), kept.record, climb)
 
-    def _within(self, made: _Made) -> _Made:
-        """What recovery makes of a loss beyond the budget, where that is better."""
-        if self.recover is None or self.accuracy - made.accuracy <= self.max_drop:
+    def _recovered(self, made: _Made, share: float) -> _Made:
+        """What recovery makes of it, where that is better."""
+        if self.recover is None or share < _LEAST_SHARE:
             return made
-        recovered = self.recover(made.graph, self.graph)
-        accuracy = self.judge(recovered)
-        return (
-            replace(made, graph=recovered, accuracy=accuracy, recovered=True)
-            if accuracy > made.accuracy
-            else made
-        )
+        graph = self.recover(made.graph, share)
+        self.spent += share
+        accuracy = self.judge(graph)
+        if accuracy <= made.accuracy:
+            return made
+        return replace(made, graph=graph, accuracy=accuracy, recovered=True)
+
+    def _onto(self, kept: _Made, rung: Rung) -> _Made:
+        """A rung made on what was recovered, fitted to what that computes."""
+        graph, record = step(rung.step, kept.graph, self.images, only=rung.modules)
+        return _Made(graph, (*kept.record, record), self.judge(graph), kept.recovered)
 
     def _ms(self, chosen: Mapping[str, tuple[str, ...]]) -> float:
         """Milliseconds of a form, which do not depend on what is fitted."""

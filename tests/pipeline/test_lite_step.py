@@ -10,8 +10,13 @@ from test_train_step import OFF, kept
 
 import edgekit
 from edgekit.capture import capture
+from edgekit.data import open_images
 from edgekit.errors import UsageError
+from edgekit.pipeline.steps import recovery
 from edgekit.pipeline.steps.clock import Clock
+from edgekit.pipeline.steps.judged import judged_by
+from edgekit.pipeline.steps.recovery import Recoverer
+from edgekit.pipeline.steps.train import lesson
 from edgekit.surgery import lite
 
 
@@ -83,3 +88,51 @@ def test_auto_takes_what_pays(tmp_path, cache, folder, edgekit, monkeypatch):
     assert len(record["changed"]) == 2
     for page in ("report.html", "report.md"):
         assert "The ladder of lite" in (tmp_path / page).read_text()
+
+
+def test_recovery_in_a_build_and_again_by_its_report(tmp_path, cache, folder, edgekit):
+    command = (
+        "build", NET, "--target", "tflite-float32", "--latency", "off", "--data", f"imagefolder:{folder}",
+        "--calibration", 16, "--evaluation", 40, "--lite=relu6", "--recover", "0.002min", "--out", tmp_path,
+    )  # fmt: skip
+    code, _, error = edgekit(*command)
+    assert code in (0, 1), error
+    record = json.loads((tmp_path / "report.json").read_text())["variants"][1]["record"]
+    assert record["settings"] == {"recover": None, "recover_steps": record["recovered"]["steps"]}
+    assert "Recovered from the original's answers" in record["notes"][-1]
+    assert "no training followed" not in (tmp_path / "report.md").read_text()
+    code, printed, error = edgekit("repro", tmp_path)
+    assert code == 0 and "byte-identical" in printed, error
+
+
+def test_recovery_without_surgery_or_minutes_is_refused(edgekit):
+    for told, said in (
+        (("--recover", "15min"), "follows surgery"),
+        (("--lite", "--recover", "15"), "minutes, as in 15min"),
+    ):
+        code, _, error = edgekit("build", NET, *told)
+        assert code == 2 and said in error
+
+
+def test_auto_recovers_what_the_fits_lose(tmp_path, cache, folder, edgekit, monkeypatch):
+    """Judged on pictures that recovery does not see; every rung has its part of the minutes."""
+    monkeypatch.setattr(Clock, "cost", lambda self: _Dear())
+    seen = []
+
+    def recover(self, graph, share=1.0):
+        data = lesson(recovery._asked(), self.context, judged_by(self.context.job))[0]
+        seen.append((share, data.data.images))
+        return graph
+
+    monkeypatch.setattr(Recoverer, "__call__", recover)
+    code, _, error = edgekit(
+        "build", NET, "--target", "tflite-float32", "--latency", "off", "--data", f"imagefolder:{folder}",
+        "--calibration", 16, "--evaluation", 40, "--lite=auto", "--recover", "0.002min", "--max-drop", 0.99,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert code in (0, 1), error
+    assert seen
+    whole = open_images(f"imagefolder:{folder}", "train", 1000, seen[0][1].preprocessing)
+    judged = len(whole) // 5
+    assert list(seen[0][1].images) == list(whole.images)[judged:]
+    assert sum(share for share, _ in seen) <= 1.0 + 1e-9

@@ -132,27 +132,59 @@ def test_fuse_asks_for_each_pair_by_itself() -> None:
     assert _climb(none) == [("fuse", ("deep",), "wins no time")]
 
 
-def test_recovery_is_asked_where_the_budget_is_exceeded() -> None:
-    asked = []
+def test_a_rung_beyond_the_budget_has_its_share_of_recovery_and_the_end_the_rest() -> None:
+    asked: list[tuple[int, float]] = []
 
-    def recover(graph: Graph, reference: Graph) -> Graph:
-        asked.append(len(reference.nodes))
+    def recover(graph: Graph, share: float) -> Graph:
+        asked.append((_replaced(graph), share))
         better = graph.copy()
         better.nodes[0].source = "recovered"
         return better
 
     def judge(graph: Graph) -> float:
-        lost = 0.008 * _replaced(graph)
+        lost = 0.008 * _replaced(graph) + 0.02 * _shrunk(graph)
         return 0.9 - (lost / 2 if graph.nodes[0].source == "recovered" else lost)
+
+    found = ladder(
+        _graph(),
+        IMAGES,
+        cost=Counted({"silu": 1.0}, large=0.5),
+        judge=judge,
+        recover=recover,
+        steps=("relu6", "3x3"),
+    )
+    climb = found.climb
+    assert climb is not None
+    # One of three thirds for each that exceeds the budget as fitted; all that is left for what was taken.
+    assert asked == [(2, pytest.approx(1 / 3)), (2, pytest.approx(1 / 3)), (2, pytest.approx(1 / 3))]
+    assert [(rung.step, rung.taken, rung.recovered) for rung in climb.rungs] == [
+        ("relu6", True, False),
+        ("relu6", True, True),
+        ("3x3", False, True),
+    ]
+    assert climb.accuracy_after == pytest.approx(0.892)
+    assert found.graph.nodes[0].source == "recovered" and not _shrunk(found.graph)
+
+
+def test_what_was_recovered_is_built_upon() -> None:
+    """The second rung keeps what training gave the first: it is fitted to the recovered network's answers."""
+
+    def recover(graph: Graph, share: float) -> Graph:
+        better = graph.copy()
+        (bias,) = {n.inputs[2] for n in better.nodes if n.source == "last"}
+        bias.data = bias.data + 7.0  # type: ignore[union-attr]
+        return better
+
+    def judge(graph: Graph) -> float:
+        trained = float(run(graph, [IMAGES])[0].mean()) > 5.0
+        return 0.9 - 0.02 * _replaced(graph) * (0.1 if trained else 1.0)
 
     found = ladder(
         _graph(), IMAGES, cost=Counted({"silu": 1.0}), judge=judge, recover=recover, steps=("relu6",)
     )
-    climb = found.climb
-    assert climb is not None and len(asked) == 1
-    assert [(rung.taken, rung.recovered) for rung in climb.rungs] == [(True, False), (True, True)]
-    assert climb.accuracy_after == pytest.approx(0.892)
-    assert found.graph.nodes[0].source == "recovered"
+    assert found.climb is not None and all(rung.taken for rung in found.climb.rungs)
+    assert [record.step for record in found.record] == ["relu6", "relu6"]
+    assert float(run(found.graph, [IMAGES])[0].mean()) > 5.0
 
 
 def test_alone_beyond_the_budget_and_nothing_recovers_it_the_next_is_tried() -> None:

@@ -35,12 +35,7 @@ from edgekit.train.run import run_training
 
 def apply(graph: Graph, settings: Train, context: Context) -> Made:
     """Raises: UsageError, DataError, TrainError as `edgekit.train.run_training`."""
-    task = task_of(context.recipe, context.job, context.original)
-    data = training_data(settings, context.job, task)
-    labelled = isinstance(data, _Renumbered) and data.places is not None
-    if isinstance(data, _Renumbered) and isinstance(data.data, EmbeddedData):
-        data = replace(data, data=replace(data.data, cache=context.cache / "pictures"))
-    told = _told(settings, task, labelled)
+    data, told, labelled = lesson(settings, context)
     module = as_module(graph)
     teacher = None if _alone(told, labelled) else as_module(context.original).eval()
     done = run_training(
@@ -100,15 +95,35 @@ class _Renumbered:
         return inputs, torch.tensor(self.places)[labels]
 
 
-def training_data(settings: Train, job: Job, task: Task) -> Data:
-    """The training split of a recipe's images; of arrays from Python those to calibrate with."""
+def lesson(settings: Train, context: Context, skip: int = 0) -> tuple[Data, Train, bool]:
+    """What is learned from, the settings that it and the outputs leave, and whether labels are learned.
+
+    Args: skip: images of the training split that are left out.
+    """
+    task = task_of(context.recipe, context.job, context.original)
+    data = training_data(settings, context.job, task, skip)
+    labelled = isinstance(data, _Renumbered) and data.places is not None
+    if isinstance(data, _Renumbered) and isinstance(data.data, EmbeddedData):
+        data = replace(data, data=replace(data.data, cache=context.cache / "pictures"))
+    return data, _told(settings, task, labelled), labelled
+
+
+def training_data(settings: Train, job: Job, task: Task, skip: int = 0) -> Data:
+    """The training split of a recipe's images; of arrays from Python those to calibrate with.
+
+    The first `skip` images are left out.
+    """
     source = job.calibration
     if isinstance(source, Given):
-        return tensor_data(source.images.arrays)
+        return tensor_data(tuple(array[skip:] for array in source.images.arrays))
     count, preprocessing = settings.images, source.preprocessing
     if settings.steps is not None:  # no more are generated than are asked for
         count = min(count, settings.steps * max(stage.batch or 0 for stage in settings.planned))
-    data = open_data(source.spec, preprocessing, most=settings.images, pool=count, seed=settings.seed)
+    data = open_data(source.spec, preprocessing, most=settings.images + skip, pool=count, seed=settings.seed)
+    if isinstance(data, PictureData):
+        data = replace(data, images=data.images.rest(skip))
+    elif isinstance(data, EmbeddedData):
+        data = replace(data, first=data.first + skip)
     if task.name != "classification":
         return _Renumbered(data, None)
     if isinstance(data, PictureData):
