@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgekit.report import units
+from edgekit.report import ladder, units
 from edgekit.report.facts import METRICS
 from edgekit.report.section import Section
 
@@ -106,29 +106,11 @@ def _of_step(row: dict[str, Any], trained: bool) -> list[Section]:
                 shown.append((f"and {units.plural(more, 'more row')}", "in report.json"))
             found.append(Section(title, sentence, head, tuple(shown), numbers=2))
     if rungs := record.get("ladder"):
-        found.insert(0, _ladder(step, rungs))
+        found.insert(0, ladder.section(step, rungs, record.get("max_drop")))
     if notes and not record.get("changed"):
         said = tuple((note,) for note in lines)
         found.insert(0, Section(f"What {step} did", "In its own words.", ("",), said, numbers=1))
     return found
-
-
-def _ladder(step: str, rungs: Sequence[dict[str, Any]]) -> Section:
-    """What could be made, by its price: milliseconds won for each point lost."""
-    rows = tuple(
-        (
-            rung["step"],
-            f"{units.plural(len(rung['modules']), 'module')} from {rung['modules'][0]}",
-            f"{rung['ms_won']:.3f} ms",
-            units.NONE if rung.get("drop") is None else f"{100 * rung['drop']:.2f}",
-            units.NONE if rung.get("price") is None else f"{rung['price']:.3f}",
-            rung["outcome"],
-        )
-        for rung in rungs
-    )
-    head = ("step", "part", "wins", "points lost by itself", "ms a point", "outcome")
-    sentence = "Rungs are taken in the order of their price until the budget of accuracy is spent."
-    return Section(f"The ladder of {step}", sentence, head, rows, numbers=2)
 
 
 def _accuracy(row: dict[str, Any]) -> str:

@@ -54,6 +54,7 @@ def apply(graph: Graph, settings: Lite, context: Context) -> Made:
     }
     if made.climb is not None:
         record["notes"].insert(0, _climbed(made.climb, settings))
+        record["max_drop"] = made.climb.max_drop
         record["ladder"] = [{**asdict(rung), "modules": list(rung.modules)} for rung in made.climb.rungs]
     if record["changed"]:
         record["fitted"] = len(images[0])
