@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "edgekit.capture.onnx",
     },  # a file is its graph
     "edgekit.train": CORE | {"edgekit.data", "edgekit.files", "edgekit.zoo"},
+    "edgekit.mixed": CORE | {"edgekit.cost.units", "edgekit.quantize", "edgekit.lower", "edgekit.targets"},
     "edgekit.surgery": CORE | {"edgekit.passes"},
     "edgekit.qat": CORE | {"edgekit.quantize", "edgekit.train"},
     "edgekit.prune": CORE | {"edgekit.cost.static"},

@@ -157,6 +157,15 @@ def build(
             help="20min (without a value), 500steps or FILE.py:FUNCTION, see docs/steps.md.",
         ),
     ] = None,
+    mixed: Annotated[
+        str | None,
+        typer.Option(
+            "--mixed",
+            metavar="DEMAND",
+            help="Precisions by node for tflite-int8: latency=4ms, latency=4ms@DEVICE, latency=1.06x, "
+            "sqnr=30 or drop=0.002; see docs/mixed.md.",
+        ),
+    ] = None,
     calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,
     evaluation: Annotated[int | None, typer.Option(help="Evaluation images; default 2000.")] = None,
     profile: Annotated[str | None, typer.Option(help="Quantization: fast or thorough (default).")] = None,
@@ -211,7 +220,7 @@ def build(
     from edgekit.files import default_root, has_home
     from edgekit.pipeline import pipeline
     from edgekit.pipeline import recipe as recipes
-    from edgekit.pipeline.step_settings import lite_of, prune_of, recover_of, train_of
+    from edgekit.pipeline.step_settings import lite_of, mixed_of, prune_of, recover_of, train_of
     from edgekit.report.terminal import Progress, print_summary
 
     if recover is not None and lite is None and recipe is None:
@@ -235,6 +244,7 @@ def build(
         "prune": None if prune is None else prune_of(prune),
         "train": None if train is None else train_of(train),
         "quantize": {"profile": profile, "quantizer": quantizer},
+        "mixed": None if mixed is None else mixed_of(mixed),
         "task": {"name": task},
         "target": {"names": target or None, "io": io, "dynamic_batch": dynamic_batch or None},
         "verify": {

@@ -6,6 +6,7 @@
     optimize   passes    Graph -> Graph
     reference            the float graph's answers on the evaluation images
     quantize   quantize  Graph -> annotated Graph
+    mixed      mixed     a precision for every node, where a recipe asks (`pipeline/mixed.py`)
     biases     quantize  a target's Graph -> the same with biases for what it leaves in float
     lower      lower     Graph -> model file, one a target
     audit      verify    what the file really holds and what runs where
@@ -43,7 +44,7 @@ from edgekit.graph.ir import Graph
 from edgekit.lower.lowered import lowering_of
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.lower.ports import Ports
-from edgekit.pipeline import evidence, proofs, threads
+from edgekit.pipeline import evidence, mixed, proofs, threads
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.answers import answered, task_of, variant_drift
 from edgekit.pipeline.cache_limit import cache_limit
@@ -69,7 +70,7 @@ from edgekit.targets.target import OWN
 
 _BATCH = 32
 _TIMED_IMAGES = 8  # to calibrate what is only timed
-_MEANS, _ORDER = "means.safetensors", "order of images"
+_MEANS, _ORDER = "means.safetensors", mixed.ORDER
 
 
 def build(
@@ -173,14 +174,23 @@ def _build(
     original, graph = forms[0].graph, forms[-1].graph
     _refuse_unsupported(graph, targets)
     job = with_class_names(job, recipe, graph)
+    mixed.refuse(recipe, targets, given=is_given(graph))
     given = _taken_off(session, job, graph)
     task = task_of(recipe, job, original)
     reference = answered(session, job, task, original)
     for form in forms[1:]:
         form.changed = variant_drift(session, job, task, form, reference)
-    kinds = dict.fromkeys(target.activations for target in targets if target.quantized)
+
+    def unrounded(kind: str, plain: recipes.Recipe) -> Quantized:
+        return _quantized(session, plain, job, graph, kind, "unrounded")
+
+    own = mixed.chosen(session, recipe, job, graph, targets, unrounded)
+    kinds = dict.fromkeys(t.activations for t in targets if t.quantized and t.name not in own)
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
-    built = [_lowered(session, recipe, job, graph, quantized.get(t.activations), t) for t in targets]
+    built = [
+        _lowered(session, recipe, job, graph, own.get(t.name) or quantized.get(t.activations), t)
+        for t in targets
+    ]
     baselines = _baselines(session, recipe, job, graph, built)
     if recipe.device.profile != OFF:
         _build_to_time(session, recipe, job, forms, targets)
@@ -199,6 +209,7 @@ def _refuse_settings(recipe: recipes.Recipe, targets: list[Target]) -> None:
     """Say what cannot run here, or does not go together, before anything is done."""
     for target in targets:
         runtime_of(target)
+    mixed.refuse(recipe, targets)
     asked = recipe.quantize.quantizer
     others = [t.name for t in targets if t.quantized and asked not in t.quantizers]
     if others:

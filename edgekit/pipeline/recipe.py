@@ -21,7 +21,7 @@ from typing import Any, Literal
 from edgekit.errors import UsageError, did_you_mean
 from edgekit.files import user_path
 from edgekit.pipeline import step_settings
-from edgekit.pipeline.step_settings import Lite, Prune, Train
+from edgekit.pipeline.step_settings import Lite, Mixed, Prune, Train
 from edgekit.targets import TARGETS
 from edgekit.targets.promises import OFF, THRESHOLDS
 
@@ -49,6 +49,8 @@ class Data:
 class Quantize:
     """Post-training quantization; see edgekit.quantize.QuantizeSettings for what each part does.
 
+    float_modules, dynamic_modules: paths of modules that compute in float, or with int8 weights over float
+        activations where there are kernels for it.
     quantizer: "nncf" lets NNCF decide OpenVINO's integers from the same calibration images, to compare with.
     """
 
@@ -60,6 +62,8 @@ class Quantize:
     weight_mse: bool | None = None
     gptq: bool | None = None
     bias_correction: bool | None = None
+    float_modules: tuple[str, ...] = ()
+    dynamic_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class Recipe:
     original: the model that `model` was made from, in the same spellings, with weights of its own; every
         proof refers to its answers.
     lite, prune, train: what is made of the model before it is quantized; None leaves it as it is.
+    mixed: precisions chosen by node, to a demand; None is int8 but for the modules named in [quantize].
     """
 
     model: str
@@ -176,6 +181,7 @@ class Recipe:
     prune: Prune | None = None
     train: Train | None = None
     quantize: Quantize = field(default_factory=Quantize)
+    mixed: Mixed | None = None
     target: Target = field(default_factory=Target)
     task: Task = field(default_factory=Task)
     verify: Verify = field(default_factory=Verify)
@@ -253,7 +259,7 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: [device] names = {list(recipe.device.names)}: a build measures on this machine, "
             '["host"]; `edgekit bench OUT --device NAME` measures what it built on a board'
         )
-    for step in (recipe.lite, recipe.prune, recipe.train):
+    for step in (recipe.lite, recipe.prune, recipe.train, recipe.mixed):
         if step is not None:
             step_settings.check(step, where)
     if recipe.machine.jobs is not None and recipe.machine.jobs < 1:

@@ -1,4 +1,5 @@
-"""What a build may be told to make of a model before it is quantized: the recipe's [lite], [prune], [train].
+"""What a build may be told to make of a model before it is quantized: the recipe's [lite], [prune], [train];
+and [mixed], what is asked of its quantization.
 
 An absent section is a skipped step. On the command line a step is one word (`--prune macs=0.5`), read here
 into the section's settings. Knows nothing of torch, like the recipe it belongs to.
@@ -20,14 +21,17 @@ AUTO = "auto"
 BUDGETS = ("keep", "macs", "params", "latency_ms")
 LENGTHS = ("minutes", "steps", "epochs")
 MINUTES = 20.0
+DEMANDS = ("latency_ms", "ratio", "sqnr", "drop")
 # Of each section the settings of which one is meant: one that is given takes the others' place.
 EITHER = {
     "lite": frozenset({"recover", "recover_steps"}),
     "prune": frozenset(BUDGETS),
     "train": frozenset(LENGTHS),
+    "mixed": frozenset(DEMANDS),
 }
 _PRUNE_FORMS = "0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE or dead"
 _AMOUNT = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|minutes|steps)\s*"
+_MIXED_FORMS = "latency=4ms, latency=4ms@DEVICE, latency=1.06x (of int8's), sqnr=30 or drop=0.002"
 _TRAIN_FORMS = "FILE.py:FUNCTION, 20min, 500steps or nothing"
 
 
@@ -102,7 +106,23 @@ class Train(train.Settings):
             raise UsageError(f"train: images {self.images}: at least 1")
 
 
-Settings = Lite | Prune | Train
+@dataclass(frozen=True)
+class Mixed:
+    """Precisions chosen by node for `tflite-int8`; exactly one demand.
+
+    latency_ms: of the artifact on `device`; ratio: as a multiple of the int8 file's there. sqnr: dB of the
+    outputs on calibration images that nothing was fitted to. drop: accuracy that may be lost, a fraction, on
+    pictures of the training split.
+    """
+
+    latency_ms: float | None = None
+    ratio: float | None = None
+    sqnr: float | None = None
+    drop: float | None = None
+    device: str = "host"
+
+
+Settings = Lite | Prune | Train | Mixed
 
 
 def check(settings: Settings, where: str) -> None:
@@ -149,9 +169,22 @@ def _check_prune(settings: Prune, where: str) -> None:
         raise UsageError(f"{where}: [prune] rounds = {settings.rounds}: at least 1")
 
 
+def _check_mixed(settings: Mixed, where: str) -> None:
+    given = {name: getattr(settings, name) for name in DEMANDS if getattr(settings, name) is not None}
+    if len(given) != 1:
+        said = ", ".join(given) or "nothing"
+        raise UsageError(f"{where}: [mixed] {said}: one of {', '.join(DEMANDS)}")
+    for name, value in given.items():
+        if name in ("latency_ms", "ratio") and not value > 0:
+            raise UsageError(f"{where}: [mixed] {name} = {value:g}: more than 0")
+        if name == "drop" and not 0 <= value < 1:
+            raise UsageError(f"{where}: [mixed] drop = {value:g}: a fraction, from 0 to under 1")
+
+
 _CHECKS: dict[type, Callable[[Any, str], None]] = {
     Lite: _check_lite,
     Prune: _check_prune,
+    Mixed: _check_mixed,
     Train: lambda settings, where: None,  # checked when it is made
 }
 
@@ -191,27 +224,41 @@ def prune_of(text: str) -> dict[str, Any]:
         if not value:
             name, value = "keep", name
         if name == "latency":
-            found |= _latency(value, text)
+            found |= _latency(value, f"--prune {text}", _PRUNE_FORMS)
         elif name in ("keep", "macs", "params"):
-            found[name] = _number(value, text)
+            found[name] = _number(value, f"--prune {text}", _PRUNE_FORMS)
         else:
             raise UsageError(f"--prune {text}: {name!r}: {_PRUNE_FORMS}")
     return found
 
 
-def _latency(value: str, text: str) -> dict[str, Any]:
+def mixed_of(text: str) -> dict[str, Any]:
+    """[mixed] of what stands behind `--mixed`: one demand."""
+    said = f"--mixed {text}"
+    name, _, value = text.strip().partition("=")
+    if name == "latency" and (match := re.fullmatch(r"\s*([0-9.]+)\s*x\s*(?:@(.+))?", value)):
+        device = {"device": match.group(2)} if match.group(2) else {}
+        return {"ratio": _number(match.group(1), said, _MIXED_FORMS)} | device
+    if name == "latency":
+        return _latency(value, said, _MIXED_FORMS)
+    if name not in ("sqnr", "drop"):
+        raise UsageError(f"{said}: {_MIXED_FORMS}")
+    return {name: _number(value, said, _MIXED_FORMS)}
+
+
+def _latency(value: str, text: str, forms: str) -> dict[str, Any]:
     said, at, device = value.partition("@")
     match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*ms\s*", said)
     if match is None or (at and not device):
-        raise UsageError(f"--prune {text}: {_PRUNE_FORMS}")
-    return {"latency_ms": _number(match.group(1), text)} | ({"device": device} if device else {})
+        raise UsageError(f"{text}: {forms}")
+    return {"latency_ms": _number(match.group(1), text, forms)} | ({"device": device} if device else {})
 
 
-def _number(value: str, text: str) -> float:
+def _number(value: str, text: str, forms: str) -> float:
     try:
         return float(value)
     except ValueError:
-        raise UsageError(f"--prune {text}: {value!r} is not a number: {_PRUNE_FORMS}") from None
+        raise UsageError(f"{text}: {value!r} is not a number: {forms}") from None
 
 
 def train_of(text: str) -> dict[str, Any]:

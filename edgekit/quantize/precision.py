@@ -6,10 +6,10 @@ A node computes in the type of its result, so a precision is that of results, an
     dynamic   int8 weights; the input is float, and the kernel rounds it by itself; the result is float
     float     weights as they were before they were rounded
 
-What multiplies or adds integers reads a float result through a rounded copy with the parameters that the
-result had; what only moves or maps numbers takes it as it is. A dynamic node reads integers through a copy
-in float. The copies are reshapes to the same shape: QUANTIZE and DEQUANTIZE in a file. What leaves the graph
-stays int8, computed in float or not.
+What is int8 reads a float result through a rounded copy with the parameters that the result had; what only
+moves numbers rounds them itself. A dynamic node reads integers through a copy in float. The copies are
+reshapes to the same shape: QUANTIZE and DEQUANTIZE in a file. What leaves the graph stays int8, computed in
+float or not.
 
 Enters: an annotated graph whose weights are not rounded yet (`quantize` without GPTQ). Leaves: the same graph
 in mixed precision; biases are fitted anew by `placement.fit_biases`.
@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping
 from edgekit.errors import QuantizationError, did_you_mean
 from edgekit.graph.boundaries import may_be_dynamic
 from edgekit.graph.ir import Graph, Node, QuantParams, Value
-from edgekit.graph.ops import MOVES, OPS, SUMS, Fixed
+from edgekit.graph.ops import MOVES, OPS, Fixed
 from edgekit.quantize import rules
 
 INT8, DYNAMIC, FLOAT = "int8", "dynamic", "float"
@@ -147,11 +147,12 @@ def _convert(graph: Graph, chosen: Mapping[Node, str], grids: Mapping[Value, Qua
 
 
 def takes_integers(node: Node) -> bool:
-    """Whether its kernel works on integers as they are, and pays where only its input would be float.
+    """Whether an operand in float is rounded in front of it: what moves numbers rounds them by itself, and
+    what is computed in float anyway takes them as they are.
 
-    What makes few numbers of many computes in float, and its result is rounded instead.
+    A function that reads a float and gives an integer is the same function in float, its result rounded.
     """
-    return node.op in SUMS and node.op not in MOVES and OPS[node.op].channels in ("weigh", "product", "join")
+    return node.op not in MOVES and node.output.quant is not None
 
 
 def _copy(value: Value, quant: QuantParams | None, taken: set[str]) -> Value:

@@ -183,7 +183,8 @@ def rounded_dynamically(x: Tensor, *, by_row: bool, last: bool = False) -> Tenso
     """
     dims = ((-1,) if last else (1,)) if by_row else tuple(range(1, x.ndim))
     low, high = x.amin(dims, keepdim=True).clamp_(max=0.0), x.amax(dims, keepdim=True).clamp_(min=0.0)
-    steps = torch.where(high > low, 255.0 / (high - low), torch.ones_like(high))  # in one of x
+    # one division: `255.0 / t` is a product with a rounded reciprocal, which decides ties otherwise
+    steps = torch.where(high > low, torch.div(torch.tensor(255.0), high - low), torch.ones_like(high))
     least, most = low * steps, high * steps
     zero = torch.where(least + most > 1.0, -128.0 - least, 127.0 - most).clamp_(-128.0, 127.0).round_()
     return ((x * steps).round_() + zero).clamp_(-128.0, 127.0).sub_(zero).mul_(1.0 / steps)

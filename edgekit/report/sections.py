@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgekit.report import variants
+from edgekit.report import mixed, variants
 from edgekit.report.section import Section
 
-SECTIONS: tuple[Callable[[dict[str, Any]], list[Section]], ...] = (variants.sections,)
+SECTIONS: tuple[Callable[[dict[str, Any]], list[Section]], ...] = (variants.sections, mixed.sections)
 
 
 def sections(report: dict[str, Any]) -> list[Section]:

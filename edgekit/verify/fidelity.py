@@ -17,6 +17,7 @@ import torch
 
 from edgekit.errors import ArtifactError
 from edgekit.graph import batch
+from edgekit.graph.boundaries import is_dynamic
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.run import answers as graph_answers
 from edgekit.graph.run import walk
@@ -87,12 +88,16 @@ class Fidelity:
 
 
 def probe_values(graph: Graph) -> tuple[str, ...]:
-    """Names of the values a probe file must expose: every quantized result."""
-    return tuple(v.name for node in graph.nodes for v in node.outputs if v.quant is not None)
+    """Names of the values a probe file must expose: every quantized result, and floats that a kernel rounds
+    by itself, where the last bit decides between two steps.
+    """
+    rounded = {node.operands[0] for node in graph.nodes if is_dynamic(node)}
+    return tuple(v.name for node in graph.nodes for v in node.outputs if v.quant is not None or v in rounded)
 
 
 def read_values(probe: Probe, graph: Graph, inputs: Inputs) -> dict[str, Tensor]:
-    """The runtime's codes (integer - zero point) of every exposed value, (N, ...) in torch's layout.
+    """The runtime's codes (integer - zero point) of every exposed value, (N, ...) in torch's layout; reals of
+    those in float.
 
     Args:
         inputs: float32, one array a graph input, (N, ...).
@@ -134,7 +139,7 @@ def _readers(
     found: list[tuple[dict[str, Any], Value, Sequence[int]]] = [
         (outputs[probe.tensors[value.name]], value, probe.layouts[value.name])
         for value in graph.values()
-        if value.quant is not None and not value.is_constant and probe.tensors.get(value.name) in outputs
+        if not value.is_constant and probe.tensors.get(value.name) in outputs
     ]
     held = {value for _, value, _ in found}
     for port, value in zip(probe.ports.outputs, graph.outputs, strict=True):
@@ -146,7 +151,8 @@ def _readers(
 
 def _codes(stored: np.ndarray, detail: dict[str, Any], value: Value) -> np.ndarray:
     """An output tensor as codes of the value; floats go back on the value's grid, which loses nothing."""
-    assert value.quant is not None
+    if value.quant is None:
+        return stored
     if stored.dtype.kind == "f":
         return np.rint(stored / np.float32(value.quant.scale[0]))
     return stored.astype(np.float32) - np.float32(detail["quantization"][1])

@@ -177,7 +177,8 @@ def _on_own_grid(node: Node, x: Tensor) -> Tensor:
     elif weight.shape[2:] == (1, 1) and tuple(node.attrs["stride"]) == (1, 1) and node.attrs["groups"] == 1:
         dims = dims if any(node.attrs["padding"]) else (1,)
     low, high = torch.clamp(x.amin(dims, True), max=0.0), torch.clamp(x.amax(dims, True), min=0.0)
-    scale = torch.where(low == high, torch.ones_like(low), 255.0 / (high - low))
+    steps = torch.div(torch.tensor(255.0), high - low)  # `255.0 / t` multiplies by a rounded reciprocal
+    scale = torch.where(low == high, torch.ones_like(low), steps)
     from_low, from_high = -128.0 + low * scale, 127.0 + high * scale
     zero = torch.where(from_low + from_high > 0.0, -128.0 - low * scale, 127.0 - high * scale)
     zero = zero.clamp(-128.0, 127.0).round()

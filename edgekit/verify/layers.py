@@ -97,8 +97,7 @@ def _db(signal: float, noise: float) -> float:
 
 
 def _dequantized(value: Value, code: Tensor) -> Tensor:
-    assert value.quant is not None
-    return dequantize(code, value.quant)
+    return code if value.quant is None else dequantize(code, value.quant)
 
 
 def _float_run(

@@ -26,6 +26,8 @@ _MOST = 1000  # pictures
 _PART = 5  # of images that can end, one in so many is judged by
 _BATCH = 32
 _ANY = 100_000
+Arrays = Sequence[np.ndarray]  # one an input, or one an output
+Answering = Callable[[Graph], Callable[[Arrays], Arrays]]
 
 
 def judged_by(job: Job) -> int:
@@ -38,8 +40,24 @@ def judged_by(job: Job) -> int:
     return min(_MOST, len(open_images(source.spec, "train", _ANY, source.preprocessing)) // _PART)
 
 
-def judge_of(context: Context, count: int | None = None) -> Callable[[Graph], float]:
-    """What gives a captured graph's accuracy, a fraction, on the first `count` images, or as many as suit."""
+def in_float(graph: Graph) -> Callable[[Arrays], Arrays]:
+    """What a float graph answers to a batch."""
+
+    @torch.inference_mode()
+    def answer(batch: Arrays) -> Arrays:
+        return [t.numpy() for t in answers(graph, [torch.from_numpy(x) for x in batch])]
+
+    return answer
+
+
+def judge_of(
+    context: Context, count: int | None = None, answering: Answering = in_float
+) -> Callable[[Graph], float]:
+    """What gives a graph's accuracy, a fraction, on the first `count` images, or as many as suit.
+
+    Args:
+        answering: how a graph that is judged answers; the original does in float.
+    """
     job = context.job
     task = task_of(context.recipe, job, context.original)
     images: ImageSet | ArrayImages
@@ -52,17 +70,14 @@ def judge_of(context: Context, count: int | None = None) -> Callable[[Graph], fl
         outputs = task.outputs[task.scored].shape[0]
         labels = labels_for(images, job.name, job.class_names, outputs)
 
-    @torch.inference_mode()
-    def answered(graph: Graph) -> list[np.ndarray]:
-        found = [
-            answers(graph, [torch.from_numpy(x) for x in batch]) for batch in images.input_batches(_BATCH)
-        ]
-        return [np.concatenate([t.numpy() for t in output]) for output in zip(*found, strict=True)]
+    def answered(answer: Callable[[Arrays], Arrays]) -> list[np.ndarray]:
+        found = [answer(batch) for batch in images.input_batches(_BATCH)]
+        return [np.concatenate(output) for output in zip(*found, strict=True)]
 
-    meant: Sequence[np.ndarray] = answered(context.original) if labels is None else ()
+    meant: Sequence[np.ndarray] = answered(in_float(context.original)) if labels is None else ()
 
     def judge(graph: Graph) -> float:
-        found = answered(graph)
+        found = answered(answering(graph))
         right = task.same(meant, found) if labels is None else found[task.scored].argmax(1) == labels
         return float(np.mean(right))
 
