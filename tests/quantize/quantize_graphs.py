@@ -120,7 +120,7 @@ def rescale_channels(graph: Graph, seed: int = 0, spread: float = 1.0) -> int:
     done = 0
     for family in equalize.families(graph):
         if not family.relu6:
-            factors = torch.exp(spread * torch.randn(family.channels, generator=rng))
+            factors = torch.exp(spread * torch.randn(family.units, generator=rng))
             equalize.apply_scales(family, factors)
             done += 1
     return done

@@ -65,7 +65,7 @@ def test_every_rescaled_version_arrives_at_the_same_network():
     images = smooth_images(16, 0)
     a, b = inverted_residual_net(), inverted_residual_net()
     rng = torch.Generator().manual_seed(1)
-    factors = [torch.exp(torch.randn(f.channels, generator=rng)) for f in families(b)]
+    factors = [torch.exp(torch.randn(f.units, generator=rng)) for f in families(b)]
     for family, factor in zip(families(b), factors, strict=True):
         apply_scales(family, factor)
     seen_a, seen_b = observe(a, images), observe(b, images)
@@ -113,11 +113,62 @@ def test_functions_that_are_not_homogeneous_pin(op):
     assert _family_names(graph) == set()
 
 
-def test_concat_pins():
+def test_a_concatenation_ties_each_channel_to_its_own():
     b = Builder((1, 3, 8, 8))
-    x = b.conv(b.input, 4, activation="relu")
-    joined = b.op("concat", x, b.conv(b.input, 4), dim=1)
-    assert _family_names(b.graph(b.conv(joined, 3))) == set()
+    x, y = b.conv(b.input, 4, activation="relu"), b.conv(b.input, 6, activation="relu")
+    pooled = b.op("max_pool2d", b.op("concat", x, y, x, dim=1), kernel=(2, 2), stride=(2, 2), padding=(0, 0))
+    first, rest = b.op("slice", pooled, dim=1, start=0, end=6), b.op("slice", pooled, dim=1, start=6, end=14)
+    graph = b.graph(b.conv(first, 3), b.conv(rest, 5))
+    (family,) = families(graph)
+    assert family.units == 10  # x twice and y
+    images = smooth_images(8, 0, 8)
+    expected = run(graph, [images])
+    apply_scales(family, torch.rand(10) * 3 + 0.1)
+    for a, c in zip(expected, run(graph, [images]), strict=True):
+        assert torch.allclose(a, c, atol=1e-5)
+
+
+def test_of_what_is_read_in_part_the_rest_is_rescaled():
+    b = Builder((1, 3, 8, 8))
+    x = b.conv(b.input, 6, activation="relu")
+    part = b.op("slice", x, dim=1, start=0, end=2)
+    graph = b.graph(b.conv(x, 4), b.op("hardswish", part))
+    (family,) = families(graph)
+    assert family.units == 4 and family.of[x].tolist() == [4, 4, 0, 1, 2, 3]
+    images = smooth_images(8, 0, 8)
+    expected = run(graph, [images])
+    seen = observe(graph, images)
+    reach = channel_reach(seen, x)
+    scales = family_scales(family, seen, 0.0)
+    after = reach * torch.cat([torch.ones(2), scales])
+    assert torch.allclose(after[2:], torch.full((4,), float(reach.max())), rtol=1e-4)
+    apply_scales(family, scales)
+    for a, c in zip(expected, run(graph, [images]), strict=True):
+        assert torch.allclose(a, c, atol=1e-5)
+
+
+def test_a_rescaled_network_of_branches_arrives_at_the_same_weights():
+    """Tensors that share a few units each: the level of each is found through the others."""
+
+    def net():
+        b = Builder((1, 3, 8, 8))
+        x = b.conv(b.input, 5, activation="relu")
+        y = b.conv(x, 4, activation="relu")
+        z = b.conv(b.op("concat", x, y, dim=1), 6, activation="relu")
+        joined = b.op("concat", y, z, dim=1)
+        last = b.op("add", z, b.conv(joined, 6))
+        return b.graph(b.conv(b.op("relu", last), 3))
+
+    one, other, images = net(), net(), smooth_images(16, 0, 8)
+    rng = torch.Generator().manual_seed(1)
+    factors = [torch.exp(torch.randn(f.units, generator=rng)) for f in families(other)]
+    for family, factor in zip(families(other), factors, strict=True):
+        apply_scales(family, factor)
+    assert torch.allclose(run(one, [images])[0], run(other, [images])[0], atol=1e-4)
+    seen, rescaled = observe(one, images), observe(other, images)
+    for first, second, factor in zip(families(one), families(other), factors, strict=True):
+        ratio = family_scales(second, rescaled, 0.5) * factor / family_scales(first, seen, 0.5)
+        assert torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-3)
 
 
 def test_outputs_pin():
