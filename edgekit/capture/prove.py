@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import torch
 
+from edgekit.capture.quantized import fake_quantize
 from edgekit.errors import CaptureError
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
 
 RELATIVE_TOLERANCE = 1e-4
+QUANTIZED_TOLERANCE = 0.02  # root mean square: integers that flip in one layer move those after it
 
 
 def prove(graph: Graph, examples: list[torch.Tensor], reference: list[torch.Tensor]) -> None:
-    got = run(graph, examples)
+    quantized = is_quantized(graph)
+    limit = QUANTIZED_TOLERANCE if quantized else RELATIVE_TOLERANCE
+    got = run(graph, examples, fake_quantize if quantized else None)
     for value, a, b in zip(graph.outputs, got, reference, strict=True):
-        error = relative_error(a, b)
-        if not error <= RELATIVE_TOLERANCE:
+        error = rms_error(a, b) if quantized else relative_error(a, b)
+        if not error <= limit:
             raise CaptureError(
                 f"[capture] {graph.name}: output {value.name} differs from eager by {error:.1e}: "
-                f"at most {RELATIVE_TOLERANCE:.0e} relative; is it random or stateful in eval mode?"
+                f"at most {limit:.0e} relative; is it random or stateful in eval mode?"
             )
-    graph.batchable = find_batchable(graph, examples, got)
+    graph.batchable = find_batchable(graph, examples, got if not quantized else run(graph, examples))
+
+
+def is_quantized(graph: Graph) -> bool:
+    """Did the model bring quantization parameters?"""
+    return any(value.quant is not None for value in graph.values())
 
 
 def find_batchable(graph: Graph, examples: list[torch.Tensor], got: list[torch.Tensor]) -> bool:
@@ -58,3 +67,10 @@ def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
     if a.shape != b.shape:
         return float("inf")
     return float((a - b).abs().max() / b.abs().max().clamp_min(1e-12)) if b.numel() else 0.0
+
+
+def rms_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Root mean square of a - b over that of b; infinite when shapes differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    return float((a - b).square().mean().sqrt() / b.square().mean().sqrt().clamp_min(1e-12))

@@ -14,6 +14,7 @@ from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.job import Job
 from edgekit.pipeline.variant import GIVEN, ORIGINAL, Variant
 from edgekit.targets import Target, get_target
+from edgekit.zoo.user_code import evaluating
 
 
 def targets_of(recipe: recipes.Recipe) -> list[Target]:
@@ -85,6 +86,6 @@ def _named(model: zoo.Model) -> Variant:
 def handed_over(model: torch.nn.Module, original: torch.nn.Module | None, name: str) -> Variant:
     """A module from Python as the last of its chain."""
     if original is None:
-        return Variant(ORIGINAL, name, model.eval(), None)
-    first = Variant(ORIGINAL, type(original).__name__, original.eval(), None)
-    return Variant(GIVEN, name, model.eval(), None, first)
+        return Variant(ORIGINAL, name, evaluating(model), None)
+    first = Variant(ORIGINAL, type(original).__name__, evaluating(original), None)
+    return Variant(GIVEN, name, evaluating(model), None, first)

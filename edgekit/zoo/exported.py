@@ -37,7 +37,7 @@ _CONFIG = re.compile(r"data/(weights|constants)/\w+_config\.json$")
 _SAMPLES = re.compile(r"data/sample_inputs/\w+\.pt$")
 # aten.from_file opens, and can create, a file of any name.
 _OPERATOR = re.compile(
-    r"torch\.ops\.(aten\.(?!from_file)|torchvision\.|prims\.)\w+(\.\w+)?$"
+    r"torch\.ops\.(aten\.(?!from_file)|torchvision\.|prims\.|quantized_decomposed\.)\w+(\.\w+)?$"
     r"|torch\.ops\.higher_order\.wrap_with_(set_grad_enabled|autocast)$|_operator\.getitem$"
 )
 _CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")
@@ -223,6 +223,9 @@ def _load(data: bytes, path: Path) -> tuple[torch.export.ExportedProgram, dict[s
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            # registers the operators of programs that were quantized
+            from torch.ao.quantization.fx import _decomposed  # noqa: F401
+
             extra = {"preprocessing.json": "", "labels.txt": ""}  # torch fills a dict that is not empty
             return torch.export.load(io.BytesIO(data), extra_files=extra), extra
     except Exception as error:

@@ -48,7 +48,7 @@ def load_user_code(
         module = _call(_import(path), function, spec, num_classes)
         if weights == "random":
             _reinitialise(module)
-    module = module.float().eval()
+    module = evaluating(module.float())
     if weights == "random" or (weights == "auto" and getattr(module, "untrained", False)):
         record = untrained_record(module, seed)
     elif weights == "auto":
@@ -103,6 +103,16 @@ def _parted(spec: str, purpose: str) -> tuple[Path, str]:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise UnknownModelError(f"{path}: no such file: file.py:function")
+
+
+def evaluating(module: nn.Module) -> nn.Module:
+    """The module in eval mode; the mode of an exported program was fixed when it was exported."""
+    try:
+        return module.eval()
+    except NotImplementedError:
+        for part in module.modules():
+            part.training = False
+        return module
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from onnxruntime import quantization
 from test_capture_onnx import f32, runtime
 
 from edgekit.capture.onnx import import_onnx, prove, read
-from edgekit.capture.onnx.quantization import fake_quantize
 from edgekit.capture.onnx.saturation import folded_bounds, restore_activations
+from edgekit.capture.quantized import fake_quantize
 from edgekit.graph.ir import Graph, QuantParams
 from edgekit.graph.run import run
 

@@ -14,6 +14,7 @@ against a runtime's answers.
 
 from edgekit.capture.onnx.file import OnnxFile, read
 from edgekit.capture.onnx.importer import import_onnx
-from edgekit.capture.onnx.prove import is_quantized, prove
+from edgekit.capture.onnx.prove import prove
+from edgekit.capture.prove import is_quantized
 
 __all__ = ["OnnxFile", "import_onnx", "is_quantized", "prove", "read"]

@@ -12,19 +12,13 @@ import torch
 from edgekit.capture import builder
 from edgekit.capture.builder import Unsupported
 from edgekit.capture.onnx.registry import OnnxNode
+from edgekit.capture.quantized import Quantized
 from edgekit.graph.ir import Node, QuantParams, Value
 from edgekit.graph.ops import PLACES
 from edgekit.graph.shapes import infer_shapes
 
 _WHOLE = frozenset({"greater", "greater_equal", "equal", "floor", "ceil", "round", "sign"})
 TEMPORARY = "~"  # a name until the file's own is known
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """What QuantizeLinear made of a Value; only DequantizeLinear, or what moves data, can read it."""
-
-    value: Value
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from edgekit.capture.onnx import (  # noqa: F401 (each registers its importers)
     recurrent,
     resize,
 )
-from edgekit.capture.onnx.builder import TEMPORARY, Builder, ErfTerm, Quantized
+from edgekit.capture.onnx.builder import TEMPORARY, Builder, ErfTerm
 from edgekit.capture.onnx.file import OnnxFile
 from edgekit.capture.onnx.file import nodes as nodes_of
 from edgekit.capture.onnx.quantization import filled
 from edgekit.capture.onnx.registry import IMPORTERS, OnnxNode
 from edgekit.capture.onnx.saturation import restore_activations
+from edgekit.capture.quantized import Quantized
 from edgekit.errors import CaptureError, GraphError
 from edgekit.graph.check import check
 from edgekit.graph.ir import Graph, Value

@@ -9,21 +9,22 @@ import numpy as np
 import torch
 
 from edgekit.capture.onnx.file import OnnxFile
-from edgekit.capture.onnx.quantization import fake_quantize
-from edgekit.capture.prove import RELATIVE_TOLERANCE, find_batchable, relative_error
+from edgekit.capture.prove import (
+    QUANTIZED_TOLERANCE,
+    RELATIVE_TOLERANCE,
+    find_batchable,
+    is_quantized,
+    relative_error,
+    rms_error,
+)
+from edgekit.capture.quantized import fake_quantize
 from edgekit.errors import CaptureError
 from edgekit.graph.ir import Graph
 from edgekit.graph.run import run
 
 HALF_TOLERANCE = 0.02  # the file computes in eleven bits
-QUANTIZED_TOLERANCE = 0.02  # root mean square: integers that flip in one layer move those after it
 
 Reference = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
-
-
-def is_quantized(graph: Graph) -> bool:
-    """Did the file bring quantization parameters?"""
-    return any(value.quant is not None for value in graph.values())
 
 
 def prove(graph: Graph, file: OnnxFile, reference: Reference | None = None) -> float:
@@ -52,7 +53,7 @@ def prove(graph: Graph, file: OnnxFile, reference: Reference | None = None) -> f
         got = run(graph, examples, fake_quantize if quantized else None)
         for value, a, b in zip(graph.outputs, got, expected, strict=True):
             wanted = torch.from_numpy(np.array(b, dtype=np.float32))
-            error = _rms(a, wanted) if quantized else relative_error(a, wanted)
+            error = rms_error(a, wanted) if quantized else relative_error(a, wanted)
             if not error <= limit:
                 raise CaptureError(
                     f"[capture] {graph.name}: output {value.name} differs from the file's own "
@@ -61,12 +62,6 @@ def prove(graph: Graph, file: OnnxFile, reference: Reference | None = None) -> f
             worst = max(worst, error)
         graph.batchable = find_batchable(graph, examples, got if not quantized else run(graph, examples))
     return worst
-
-
-def _rms(a: torch.Tensor, b: torch.Tensor) -> float:
-    if a.shape != b.shape:
-        return float("inf")
-    return float((a - b).square().mean().sqrt() / b.square().mean().sqrt().clamp_min(1e-12))
 
 
 def _evaluator(file: OnnxFile) -> Reference:

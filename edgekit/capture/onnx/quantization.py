@@ -1,7 +1,6 @@
 """Importers of QuantizeLinear and DequantizeLinear: pairs become annotations, never nodes.
 
-The int8 form of uint8 numbers with zero point zp is zp - 128: the same numbers. Constants are dequantized
-and keep the parameters that give their integers back exactly.
+Constants are dequantized and keep the parameters that give their integers back exactly.
 """
 
 from __future__ import annotations
@@ -9,26 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from edgekit.capture.builder import Unsupported
-from edgekit.capture.onnx.builder import Builder, Quantized
+from edgekit.capture.onnx.builder import Builder
 from edgekit.capture.onnx.registry import OnnxNode, constant, importer
+from edgekit.capture.quantized import SIGNED, Quantized, annotate, parameters, span
 from edgekit.graph.ir import QuantParams, Value
-
-_SIGNED = {"int8": ("int8", 0), "uint8": ("int8", 128), "int16": ("int16", 0), "uint16": ("int16", 32768)}
 
 
 def _params(node: OnnxNode, scale: np.ndarray, zero_point: np.ndarray | None, dtype: str) -> QuantParams:
-    if dtype not in _SIGNED:
-        raise Unsupported(f"{node.op} with {dtype} numbers (int8, uint8, int16 or uint16)")
     if scale.ndim > 1 or node.get("block_size", 0):
         raise Unsupported(f"{node.op} in blocks")
-    signed, offset = _SIGNED[dtype]
-    scales = tuple(float(s) for s in scale.reshape(-1))
+    scales = scale.reshape(-1)
     zeros = np.zeros(len(scales), np.int64) if zero_point is None else zero_point.reshape(-1).astype(np.int64)
     axis = int(node.get("axis", 1)) if scale.ndim == 1 and scale.size > 1 else None
-    return QuantParams(scales, tuple(int(z) - offset for z in zeros), signed, axis)
+    return parameters(scales.tolist(), zeros.tolist(), dtype, axis, node.op)
 
 
 @importer("QuantizeLinear")
@@ -36,15 +30,9 @@ def quantize(imp: Builder, node: OnnxNode, x: Any, scale: Any, zero_point: Any =
     scale = constant(scale, "scales")
     dtype = "uint8" if zero_point is None else constant(zero_point, "zero points").dtype.name
     params = _params(node, scale, zero_point, dtype)
-    if params.axis is not None:
-        raise Unsupported("QuantizeLinear of an activation per channel (per tensor)")
-    if not isinstance(x, Value):
-        x = imp.value(x)
-    if x.quant not in (None, params):
-        raise Unsupported("two quantizations of one tensor")
-    x.quant, x.range = params, span(params)
-    imp.saturated.append(x)
-    return Quantized(x)
+    made = annotate(x if isinstance(x, Value) else imp.value(x), params)
+    imp.saturated.append(made.value)
+    return made
 
 
 @importer("DequantizeLinear")
@@ -97,23 +85,5 @@ def filled(x: Quantized, given: list[Any]) -> np.ndarray:
     if not given or not isinstance(given[0], np.ndarray):
         raise Unsupported("Pad of integers without a constant value")
     dtype, (zero_point,) = given[0].dtype.name, x.value.quant.zero_point
-    code = int(given[0].reshape(-1)[0]) - _SIGNED[dtype][1]
+    code = int(given[0].reshape(-1)[0]) - SIGNED[dtype][1]
     return np.array((code - zero_point) * x.value.quant.scale[0], np.float32)
-
-
-def span(params: QuantParams) -> tuple[float, float]:
-    """The real numbers at both ends of a per-tensor quantization."""
-    half = 32768 if params.dtype == "int16" else 128
-    scale, zero = params.scale[0], params.zero_point[0]
-    return ((-half - zero) * scale, (half - 1 - zero) * scale)
-
-
-def fake_quantize(value: Value, tensor: torch.Tensor) -> torch.Tensor:
-    """What the file's own Q and DQ do to an annotated activation; for `edgekit.graph.ir.run`."""
-    params = value.quant
-    if params is None or value.data is not None:
-        return tensor
-    half = 32768 if params.dtype == "int16" else 128
-    scale, zero = params.scale[0], params.zero_point[0]
-    whole = torch.clamp(torch.round(tensor / scale) + zero, -half, half - 1)
-    return (whole - zero) * scale

@@ -11,6 +11,7 @@ from torch import fx
 from torch.utils._python_dispatch import _disable_current_modes
 
 from edgekit.capture.builder import Builder, Unsupported
+from edgekit.capture.quantized import Quantized
 from edgekit.capture.torch import (  # noqa: F401 (each registers its importers)
     activation,
     comparison,
@@ -22,6 +23,7 @@ from edgekit.capture.torch import (  # noqa: F401 (each registers its importers)
     normalization,
     pooling,
     products,
+    quantized,
     recurrent,
     reduction,
     resize,
@@ -41,7 +43,7 @@ from edgekit.capture.torch.fx import (
 )
 from edgekit.capture.torch.registry import IMPORTERS
 from edgekit.errors import CaptureError, GraphError
-from edgekit.graph.ir import Value
+from edgekit.graph.ir import QuantParams, Value
 
 
 class Importer(Builder):
@@ -66,6 +68,7 @@ class Importer(Builder):
         self.module = module
         self.state = program.state_dict
         self.env: dict[fx.Node, Any] = {}
+        self.parameters: dict[int, QuantParams] = {}
         self.node: fx.Node
         placeholders = self._bind(program)
         missing: dict[str, list[str]] = {}
@@ -89,7 +92,9 @@ class Importer(Builder):
                 self.env[node] = operator.attrgetter(str(node.target))(program.graph_module)
             elif node.op == "output":
                 leaves = [self.env[leaf] for leaf in _outputs(program, node)]
-                self.graph.outputs = [self.value(x) for x in leaves if not isinstance(x, _Missing)]
+                # integers that leave the model stand for the real numbers that the graph answers
+                answers = [x.value if isinstance(x, Quantized) else x for x in leaves]
+                self.graph.outputs = [self.value(x) for x in answers if not isinstance(x, _Missing)]
             else:
                 self.source = module_path(node)
                 self.leaf = node.meta.get("edgekit_leaf", False) or is_leaf(node)
@@ -143,7 +148,9 @@ class Importer(Builder):
         args: Any = fx.node.map_arg(node.args, self.env.__getitem__)
         kwargs: Any = fx.node.map_arg(node.kwargs, self.env.__getitem__)
         leaves = [
-            x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, Value | _Missing)
+            x
+            for x in torch.utils._pytree.tree_leaves((args, kwargs))
+            if isinstance(x, Value | Quantized | _Missing)
         ]
         known = node.target in IMPORTERS or node.target in SAME | COPIES | {operator.getitem}
         if any(isinstance(x, _Missing) for x in leaves):
@@ -163,6 +170,11 @@ class Importer(Builder):
             self.env[node] = CREATORS[node.target](like.shape, args)
         elif not leaves:
             self.env[node] = self._executed(node, _private(args, node), _host(kwargs))
+            if node.target in quantized.CONSTANTS:
+                self._remember(self.env[node], node, args, missing)
+        elif any(isinstance(x, Quantized) for x in leaves) and not quantized.reads_integers(node.target):
+            missing.setdefault(f"{node.target} of integers", []).append(self._where(node))
+            self.env[node] = _MISSING
         elif node.target in IMPORTERS:
             try:
                 self.env[node] = IMPORTERS[node.target](self, *args, **_host(kwargs))
@@ -189,10 +201,23 @@ class Importer(Builder):
         self.record.note(target, args, kwargs, result)
         return result
 
+    def _remember(self, made: torch.Tensor, node: fx.Node, args: Any, missing: dict[str, list[str]]) -> None:
+        """The parameters of the integers that a constant came out of; a bias has those that follow."""
+        if made.ndim < 2:
+            return
+        try:
+            self.parameters[id(made)] = quantized.CONSTANTS[node.target](args)
+            self.keep_alive.append(made)
+        except Unsupported as reason:
+            missing.setdefault(str(reason), []).append(self._where(node))
+
     def value(self, x: Any) -> Value:
-        """As a Builder's; a constant that follows from parameters is derived from them."""
+        """As a Builder's; a constant that follows from parameters is derived from them, one that was made of
+        integers has their parameters.
+        """
         known = not self.training or isinstance(x, Value) or id(x) in self.constants
         found = super().value(x)
+        found.quant = self.parameters.get(id(x), found.quant)
         made = None if known else self.record.made.get(id(x))
         if made is None or made.op is None or (derived := self.replay.constant(made, found)) is None:
             return found
