@@ -30,12 +30,12 @@ from edgekit.train.end_to_end import train
 from edgekit.train.loop import Progress, TrainRecord
 from edgekit.train.settings import Settings
 
-BLOCKS_SHARE = 0.15  # of the length, for the blocks
+BLOCKS_SHARE = 0.2  # of the length, for the blocks
 _SAME = 0.5  # largest relative error of what counts as the same value
 _APART = 3  # layers with weights of a block, at least
 _LOOKED_AT = 16  # images
 _SCALE = 1000  # of progress
-# Muon at AdamW's usual rate: a network that is near its original, for a short time.
+# Muon at AdamW's usual rate: twice the rate ended further from the original on MobileNetV3-Small.
 RECIPE = Settings(
     steps=1, batch=48, optimizer="muon", rate=1e-3, final=0.005, ema=60, temperature=2.0, hard_share=0.3
 )
