@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from edgekit.graph.module import GraphModule
     from edgekit.pipeline.pipeline import Run
+    from edgekit.qat.module import QuantizedModule
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build", "graph_module", "prune"]
+__all__ = ["__version__", "build", "graph_module", "prune", "qat"]
 
 
 def build(
@@ -128,3 +129,23 @@ def prune(
         calibration=calibration,
         **settings,
     )
+
+
+def qat(module: Any, example: Any, calibration: Any, **settings: Any) -> QuantizedModule:
+    """The deployed integers of a module as a module that trains, in a loop of your own.
+
+    Its forward is the simulation of the int8 file; gradients pass straight through the rounding. Batch norm
+    is folded into weights and biases. `edgekit.build` takes it back, trained, with the scales it has then.
+
+    Args:
+        module: an nn.Module in eval mode; it is not changed, nothing is shared with it.
+        example: float32 (1, C, H, W), or one such tensor an input.
+        calibration: as in `build`: what the scales are chosen by.
+        settings: of the calibration, see edgekit.quantize.QuantizeSettings.
+    Returns: an nn.Module of the same inputs and outputs, weights and biases under the original's paths,
+        scales beside them as logarithms of what calibration chose.
+    Raises: CaptureError, QuantizationError.
+    """
+    from edgekit.qat.prepare import quantized_module
+
+    return quantized_module(module, example, calibration, **settings)

@@ -43,6 +43,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "edgekit.mixed": CORE | {"edgekit.cost.units", "edgekit.quantize", "edgekit.lower", "edgekit.targets"},
     "edgekit.surgery": CORE | {"edgekit.passes"},
     "edgekit.qat": CORE | {"edgekit.quantize", "edgekit.train"},
+    "edgekit.qat.prepare": CORE
+    | {"edgekit.qat", "edgekit.capture", "edgekit.passes", "edgekit.quantize", "edgekit.data.arrays"},
     "edgekit.prune": CORE | {"edgekit.cost.static"},
     "edgekit.prune.module": CORE
     | {"edgekit.prune", "edgekit.capture", "edgekit.cost.predict", "edgekit.data.arrays"},

@@ -85,6 +85,24 @@ def test_the_python_of_the_shipping_page_reads_a_bundle(tmp_path):
     assert len(lines) == 3 and all("differs by 0 steps" in line for line in lines)
 
 
+def test_the_python_of_the_qat_page_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "qat.md").read_text(), re.DOTALL)
+    nn, images = torch.nn, torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)).eval()
+    names = {
+        "module": module,
+        "example": images[:1],
+        "calibration": images,
+        "batches": [(images, torch.arange(12) % 3)] * 2,
+    }
+    exec(block, names)
+    assert names["run"].artifacts["tflite-int8"].path.exists()
+
+
 def test_the_python_of_the_training_page_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "training.md").read_text()

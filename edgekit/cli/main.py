@@ -78,9 +78,9 @@ class _Build(TyperCommand):
     """Steps whose option may stand alone: `--lite` takes the word behind it only where it is its own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        from edgekit.pipeline.step_settings import is_lite, is_train
+        from edgekit.pipeline.step_settings import is_lite, is_qat, is_train
 
-        takes = {"--lite": is_lite, "--train": is_train}
+        takes = {"--lite": is_lite, "--train": is_train, "--qat": is_qat}
         following = [*args[1:], ""][: len(args)]
         alone = [arg in takes and not takes[arg](word) for arg, word in zip(args, following, strict=True)]
         return super().parse_args(ctx, [f"{a}=" if bare else a for a, bare in zip(args, alone, strict=True)])
@@ -166,6 +166,15 @@ def build(
             "sqnr=30 or drop=0.002; see docs/mixed.md.",
         ),
     ] = None,
+    qat: Annotated[
+        str | None,
+        typer.Option(
+            "--qat",
+            metavar="[=HOW]",
+            help="Train the integers: auto (without a value: where the gates fail), light (no labels), full, "
+            "full,minutes=20; see docs/qat.md.",
+        ),
+    ] = None,
     calibration: Annotated[int | None, typer.Option(help="Calibration images; default 128.")] = None,
     evaluation: Annotated[int | None, typer.Option(help="Evaluation images; default 2000.")] = None,
     profile: Annotated[str | None, typer.Option(help="Quantization: fast or thorough (default).")] = None,
@@ -220,7 +229,7 @@ def build(
     from edgekit.files import default_root, has_home
     from edgekit.pipeline import pipeline
     from edgekit.pipeline import recipe as recipes
-    from edgekit.pipeline.step_settings import lite_of, mixed_of, prune_of, recover_of, train_of
+    from edgekit.pipeline.step_settings import lite_of, mixed_of, prune_of, qat_of, recover_of, train_of
     from edgekit.report.terminal import Progress, print_summary
 
     if recover is not None and lite is None and recipe is None:
@@ -243,6 +252,7 @@ def build(
         "lite": surgery if recover is None else {**(surgery or {}), **recover_of(recover)},
         "prune": None if prune is None else prune_of(prune),
         "train": None if train is None else train_of(train),
+        "qat": None if qat is None else qat_of(qat),
         "quantize": {"profile": profile, "quantizer": quantizer},
         "mixed": None if mixed is None else mixed_of(mixed),
         "task": {"name": task},

@@ -127,4 +127,7 @@ def _asked_exactly(report: dict[str, Any]) -> dict[str, Any]:
     for row in report.get("variants") or ():
         if decided := (row.get("record") or {}).get("settings"):
             content[row["step"]] = content[row["step"]] | decided
+    for artifact in report["artifacts"].values():
+        for row in ((artifact.get("quantize") or {}).get("qat") or {}).get("tried", ()):
+            content["qat"] |= row.get("settings") or {}
     return content

@@ -20,6 +20,7 @@ from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
 from edgekit.pipeline.variant import Variant, require_same_signature
 from edgekit.pipeline.versions import versions
+from edgekit.qat.module import QuantizedModule
 from edgekit.runtimes.onnxruntime.run import open_session
 
 
@@ -72,6 +73,8 @@ def _captured(session: Session, job: Job, variant: Variant, training: bool) -> G
     """The graph of a given variant; with what only training needs where steps are made of it."""
     module, label = variant.module, "" if job.variant.parent is None else variant.step
     assert module is not None
+    if isinstance(module, QuantizedModule):
+        return module.to_graph()
     if variant.identity is None:
         with session.step(f"capture {label}".strip()):
             if (program := getattr(module, "exported", None)) is not None:

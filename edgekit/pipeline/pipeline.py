@@ -6,6 +6,7 @@
     optimize   passes    Graph -> Graph
     reference            the float graph's answers on the evaluation images
     quantize   quantize  Graph -> annotated Graph
+    qat        qat       annotated Graph -> annotated Graph, where a recipe asks for it
     mixed      mixed     a precision for every node, where a recipe asks (`pipeline/mixed.py`)
     biases     quantize  a target's Graph -> the same with biases for what it leaves in float
     lower      lower     Graph -> model file, one a target
@@ -44,7 +45,7 @@ from edgekit.graph.ir import Graph
 from edgekit.lower.lowered import lowering_of
 from edgekit.lower.openvino.nncf import quantize_with_nncf
 from edgekit.lower.ports import Ports
-from edgekit.pipeline import evidence, mixed, proofs, threads
+from edgekit.pipeline import evidence, mixed, proofs, qat, threads
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.answers import answered, task_of, variant_drift
 from edgekit.pipeline.cache_limit import cache_limit
@@ -59,6 +60,7 @@ from edgekit.pipeline.resolve import handed_over, resolve, targets_of
 from edgekit.pipeline.session import Display, Line, Session
 from edgekit.pipeline.store import Store
 from edgekit.pipeline.versions import versions
+from edgekit.qat.module import QuantizedModule
 from edgekit.quantize import QuantizeSettings, quantize
 from edgekit.quantize.given import complete, is_given
 from edgekit.quantize.placement import fit_biases
@@ -176,6 +178,8 @@ def _build(
     job = with_class_names(job, recipe, graph)
     mixed.refuse(recipe, targets, given=is_given(graph))
     given = _taken_off(session, job, graph)
+    if given is not None and recipe.qat is not None:
+        raise UsageError(f"[qat] {job.name}: holds quantized weights already: a float model")
     task = task_of(recipe, job, original)
     reference = answered(session, job, task, original)
     for form in forms[1:]:
@@ -187,6 +191,13 @@ def _build(
     own = mixed.chosen(session, recipe, job, graph, targets, unrounded)
     kinds = dict.fromkeys(t.activations for t in targets if t.quantized and t.name not in own)
     quantized = {kind: given or _quantized(session, recipe, job, graph, kind) for kind in kinds}
+    if recipe.qat is not None:
+        if own:
+            raise UsageError("[qat] with modules kept in float: one of the two")
+        told = qat.Asked(session, recipe, job, task, original, graph, reference, targets)
+        quantized["int8"] = qat.trained(
+            told, quantized["int8"], lambda q, t: _lowered(session, recipe, job, graph, q, t, "of training")
+        )
     built = [
         _lowered(session, recipe, job, graph, own.get(t.name) or quantized.get(t.activations), t)
         for t in targets
@@ -211,6 +222,10 @@ def _refuse_settings(recipe: recipes.Recipe, targets: list[Target]) -> None:
         runtime_of(target)
     mixed.refuse(recipe, targets)
     asked = recipe.quantize.quantizer
+    if recipe.qat is not None and not any(t.activations == "int8" for t in targets):
+        raise UsageError("[qat] trains int8 targets: none of those is built")
+    if recipe.qat is not None and recipe.mixed is not None:
+        raise UsageError("[qat] with [mixed]: one of the two")
     others = [t.name for t in targets if t.quantized and asked not in t.quantizers]
     if others:
         takes = ", ".join(t.name for t in TARGETS.values() if asked in t.quantizers)
@@ -229,7 +244,10 @@ def _taken_off(session: Session, job: Job, graph: Graph) -> Quantized | None:
     if not is_given(graph):
         return None
     with session.step("complete"):
-        annotated = complete(graph, lambda: calibration_rows(job.calibration.images))
+        if isinstance(job.variant.module, QuantizedModule):  # complete, and by the rules of here
+            annotated = graph.copy()
+        else:
+            annotated = complete(graph, lambda: calibration_rows(job.calibration.images))
     for value in graph.values():
         value.quant = None
     return Quantized(annotated, None, None)

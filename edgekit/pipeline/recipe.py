@@ -21,7 +21,7 @@ from typing import Any, Literal
 from edgekit.errors import UsageError, did_you_mean
 from edgekit.files import user_path
 from edgekit.pipeline import step_settings
-from edgekit.pipeline.step_settings import Lite, Mixed, Prune, Train
+from edgekit.pipeline.step_settings import Lite, Mixed, Prune, Qat, Train
 from edgekit.targets import TARGETS
 from edgekit.targets.promises import OFF, THRESHOLDS
 
@@ -167,6 +167,7 @@ class Recipe:
     original: the model that `model` was made from, in the same spellings, with weights of its own; every
         proof refers to its answers.
     lite, prune, train: what is made of the model before it is quantized; None leaves it as it is.
+    qat: how what calibration made is trained; None leaves it as it is.
     mixed: precisions chosen by node, to a demand; None is int8 but for the modules named in [quantize].
     """
 
@@ -181,6 +182,7 @@ class Recipe:
     prune: Prune | None = None
     train: Train | None = None
     quantize: Quantize = field(default_factory=Quantize)
+    qat: Qat | None = None
     mixed: Mixed | None = None
     target: Target = field(default_factory=Target)
     task: Task = field(default_factory=Task)
@@ -259,7 +261,7 @@ def from_dict(content: dict[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: [device] names = {list(recipe.device.names)}: a build measures on this machine, "
             '["host"]; `edgekit bench OUT --device NAME` measures what it built on a board'
         )
-    for step in (recipe.lite, recipe.prune, recipe.train, recipe.mixed):
+    for step in (recipe.lite, recipe.prune, recipe.train, recipe.qat, recipe.mixed):
         if step is not None:
             step_settings.check(step, where)
     if recipe.machine.jobs is not None and recipe.machine.jobs < 1:

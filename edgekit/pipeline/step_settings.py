@@ -1,5 +1,5 @@
 """What a build may be told to make of a model before it is quantized: the recipe's [lite], [prune], [train];
-and [mixed], what is asked of its quantization.
+[mixed], what is asked of its quantization; and [qat], how what calibration made is trained.
 
 An absent section is a skipped step. On the command line a step is one word (`--prune macs=0.5`), read here
 into the section's settings. Knows nothing of torch, like the recipe it belongs to.
@@ -27,11 +27,15 @@ EITHER = {
     "lite": frozenset({"recover", "recover_steps"}),
     "prune": frozenset(BUDGETS),
     "train": frozenset(LENGTHS),
+    "qat": frozenset(LENGTHS),
     "mixed": frozenset(DEMANDS),
 }
 _PRUNE_FORMS = "0.5, macs=0.5, params=0.6, latency=3ms, latency=3ms@DEVICE or dead"
 _AMOUNT = r"\s*([0-9]+(?:\.[0-9]+)?)\s*(min|minutes|steps)\s*"
 _MIXED_FORMS = "latency=4ms, latency=4ms@DEVICE, latency=1.06x (of int8's), sqnr=30 or drop=0.002"
+HOWS = ("auto", "light", "full")
+_QAT_PART = re.compile(rf"{'|'.join(HOWS)}|(?:minutes|steps)=[0-9.]+|{_AMOUNT}")
+_QAT_FORMS = "auto, light, full, minutes=20 or steps=500, with commas"
 _TRAIN_FORMS = "FILE.py:FUNCTION, 20min, 500steps or nothing"
 
 
@@ -122,6 +126,36 @@ class Mixed:
     device: str = "host"
 
 
+@dataclass(frozen=True)
+class Qat(Train):
+    """Training of what calibration made, in the integers that ship.
+
+    how: "light" (no labels, the float model as teacher, a fixed recipe of minutes), "full" (the settings of
+        [train], by labels and the original), or "auto": light where the gates fail, full where they still do.
+    rate: of "full", the highest, in steps of the weights' integers; biases and scales have fixed shares.
+    freezes: of "full": a depthwise weight that turns back in more than this share of the steps stays where it
+        is; 0 for never.
+    light_steps, light_images: of "light". held_out: images that neither trains on, by which each is accepted.
+    """
+
+    how: Literal["auto", "light", "full"] = "auto"
+    rate: float = 2e-2
+    weight_decay: float = 0.0
+    ema: float = 100.0
+    freezes: float = 0.02
+    light_steps: int = 160
+    light_images: int = 480
+    held_out: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("light_steps", "light_images", "held_out"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"[qat] {name} {getattr(self, name)}: at least 1")
+        if not 0 <= self.freezes <= 1:
+            raise UsageError(f"[qat] freezes {self.freezes}: from 0 to 1")
+
+
 Settings = Lite | Prune | Train | Mixed
 
 
@@ -186,6 +220,7 @@ _CHECKS: dict[type, Callable[[Any, str], None]] = {
     Prune: _check_prune,
     Mixed: _check_mixed,
     Train: lambda settings, where: None,  # checked when it is made
+    Qat: lambda settings, where: None,
 }
 
 
@@ -197,6 +232,31 @@ def is_lite(word: str) -> bool:
 def is_train(word: str) -> bool:
     """Whether a word of the command line can only be a value of `--train`."""
     return ".py:" in word or re.fullmatch(_AMOUNT, word) is not None
+
+
+def is_qat(word: str) -> bool:
+    """Whether a word of the command line can only be a value of `--qat`."""
+    return bool(word) and all(_QAT_PART.fullmatch(part) for part in word.split(","))
+
+
+def qat_of(text: str) -> dict[str, Any]:
+    """[qat] of what stands behind `--qat=`: auto, light, full, and a length of the latter, with commas."""
+    found: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        if not _QAT_PART.fullmatch(part):
+            raise UsageError(f"--qat={text}: {part!r}: {_QAT_FORMS}")
+        if part in HOWS:
+            found["how"] = part
+            continue
+        name, equals, number = part.partition("=")
+        amount = f"{number}{name}" if equals else part
+        try:
+            found |= train_of(amount)
+        except UsageError as error:
+            raise UsageError(f"--qat={text}: {part!r}: {_QAT_FORMS}") from error
+    if found.keys() & set(LENGTHS):
+        found.setdefault("how", "full")
+    return found
 
 
 def lite_of(text: str) -> dict[str, Any]:

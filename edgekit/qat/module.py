@@ -28,7 +28,7 @@ from edgekit.graph.module import GraphModule, See
 from edgekit.graph.ops import MOVES, OPS
 from edgekit.graph.run import run
 from edgekit.qat.scales import Group, groups
-from edgekit.qat.straight_through import rounded, to_codes, weighted_sum
+from edgekit.qat.straight_through import rounded, to_codes, to_reals, weighted_sum
 from edgekit.quantize import qparams, rules
 from edgekit.quantize.simulate import code_bounds, in_integers
 
@@ -181,7 +181,7 @@ class _Pass:
         if value.quant is None:
             return codes
         if self.module._origin.get(value) not in self.module._weight_scales:
-            return codes * self.scale(value)
+            return to_reals(codes, self.scale(value))
         return codes * _along(self.weight_scale(value), value)
 
     # values
@@ -259,8 +259,12 @@ class _Pass:
             if x.quant.dtype != "int16":
                 whole = whole.clamp(*qparams.LIMITS["int32"])
             sums = sums + whole.float().view(view)
-        factor = (step / self.scale(node.output).double()).float()
-        return to_codes(sums, factor.view(view), *self.bounds(node.output, node.attrs.get("activation")))
+        bounds = self.bounds(node.output, node.attrs.get("activation"))
+        factor = (step / self.scale(node.output).double()).float().view(view)
+        if self.weight_scale(weight).requires_grad:
+            return to_codes(sums, factor, *bounds)
+        gain = torch.log(self.scale(x)) - torch.log(self.scale(node.output))
+        return to_codes(sums, factor.detach(), *bounds, gain=gain)
 
     def same(self, node: Node) -> bool:
         """Whether inputs and outputs share their parameters, or none has any."""

@@ -15,15 +15,31 @@ import torch
 Tensor = torch.Tensor
 
 
-def to_codes(x: Tensor, factor: Tensor, low: float, high: float | Tensor, *, divides: bool = False) -> Tensor:
+def to_codes(
+    x: Tensor,
+    factor: Tensor,
+    low: float,
+    high: float | Tensor,
+    *,
+    divides: bool = False,
+    gain: Tensor | None = None,
+) -> Tensor:
     """round(x * factor) within [low, high].
 
     Args:
         factor: broadcasts over x from the right; `divides` divides by it instead.
         high: a bound that moves with a scale is a tensor.
+        gain: a plain number whose logarithm is in the factor already, where that one takes no gradient: one
+            sum over everything instead of one a channel.
     """
-    codes: Tensor = _Codes.apply(x, factor, high, low, divides)
+    codes: Tensor = _Codes.apply(x, factor, high, gain, low, divides)
     return codes
+
+
+def to_reals(codes: Tensor, scale: Tensor) -> Tensor:
+    """codes * scale, of a plain number."""
+    reals: Tensor = _Reals.apply(codes, scale)
+    return reals
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -37,10 +53,19 @@ def weighted_sum(a: Tensor, b: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return total
 
 
+_EDGE = 1e-3  # what lies on a bound is inside
+
+
 class _Codes(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, factor: Tensor, high: float | Tensor, low: float, divides: bool
+        ctx: Any,
+        x: Tensor,
+        factor: Tensor,
+        high: float | Tensor,
+        gain: Tensor | None,
+        low: float,
+        divides: bool,
     ) -> Tensor:
         scaled = torch.div(x, factor) if divides else torch.mul(x, factor)
         ctx.save_for_backward(scaled, factor)
@@ -50,16 +75,42 @@ class _Codes(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scaled, factor = ctx.saved_tensors
-        inside = grad * ((scaled >= ctx.low) & (scaled <= ctx.high))
-        to_x = to_factor = to_high = None
-        if ctx.needs_input_grad[0]:
-            to_x = torch.div(inside, factor) if ctx.divides else torch.mul(inside, factor)
-        if ctx.needs_input_grad[1]:
-            moved = (inside * scaled).sum_to_size(factor.shape) / factor
+        needs = ctx.needs_input_grad
+        inside = torch.ops.aten.hardtanh_backward(grad, scaled, ctx.low - _EDGE, ctx.high + _EDGE)
+        to_x = to_factor = to_high = to_gain = None
+        if needs[1]:
+            plain = factor.numel() == 1
+            moved = _dot(inside, scaled) if plain else (inside * scaled).sum_to_size(factor.shape)
+            moved = moved.reshape(factor.shape) / factor
             to_factor = -moved if ctx.divides else moved
-        if ctx.needs_input_grad[2]:
+        if needs[2]:
             to_high = (grad * (scaled > ctx.high)).sum()
-        return to_x, to_factor, to_high, None, None
+        if needs[3]:
+            to_gain = _dot(inside, scaled)
+        if needs[0]:
+            to_x = inside.div_(factor) if ctx.divides else inside.mul_(factor)
+        return to_x, to_factor, to_high, to_gain, None, None
+
+
+class _Reals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, codes: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(codes, scale)
+        return codes * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        codes, scale = ctx.saved_tensors
+        needs = ctx.needs_input_grad
+        return grad * scale if needs[0] else None, _dot(grad, codes) if needs[1] else None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of products, without a tensor of them where both lie in memory alike."""
+    dense = a.is_contiguous() or a.is_contiguous(memory_format=torch.channels_last)
+    if not dense or a.stride() != b.stride() or a.shape != b.shape:
+        return (a * b).sum()
+    return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
 
 
 class _Sum(torch.autograd.Function):

@@ -362,3 +362,8 @@ def about_data(report: dict[str, Any]) -> list[str]:
             "torchvision does; --exif apply turns them"
         )
     return lines
+
+
+def trained(artifact: dict[str, Any]) -> list[str]:
+    """What quantization-aware training did to an artifact, in sentences."""
+    return list(((artifact.get("quantize") or {}).get("qat") or {}).get("notes") or [])

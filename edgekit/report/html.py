@@ -115,6 +115,7 @@ def _target(report: dict[str, Any], name: str, root: Path | None) -> dict[str, A
         "kinds": list(((audit.get("executed") or {}).get("kinds") or {}).items()),
         "layers": layers,
         "parts": _parts(artifact.get("quantize")),
+        "trained": facts.trained(artifact),
         "flipped": [_flip(row, root) for row in flipped[:FLIPPED_SHOWN]],
         "outputs": outputs.rows(drift),
         "task_figures": outputs.figures(drift),

@@ -198,6 +198,8 @@ def _artifact(name: str, artifact: dict[str, Any]) -> list[str]:
         ]
         head = ["part", "", "before", "after", "gain", "median", "mean", "images"]
         lines += table(head, rows, right=(2, 3, 4, 5, 6, 7))
+    if notes := facts.trained(artifact):
+        lines += ["", *(f"- {text(note)}" for note in notes)]
     return lines
 
 

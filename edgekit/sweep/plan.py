@@ -19,7 +19,7 @@ from edgekit import __version__
 from edgekit.errors import UsageError
 from edgekit.pipeline import recipe as recipes
 from edgekit.pipeline.recipe import Recipe
-from edgekit.pipeline.step_settings import EITHER, lite_of, prune_of, train_of
+from edgekit.pipeline.step_settings import EITHER, lite_of, prune_of, qat_of, train_of
 
 AS_IT_IS = "as it is"
 _NONE = "off"
@@ -28,6 +28,7 @@ _WORDS: dict[str, Callable[[str], dict[str, Any]]] = {
     "lite": lambda text: lite_of(text.replace("+", ",")),
     "prune": lambda text: prune_of(text.replace("+", ",")),
     "train": train_of,
+    "qat": lambda text: qat_of(text.replace("+", ",")),
 }
 
 

@@ -23,7 +23,7 @@ from edgekit.files import storage_errors
 from edgekit.train.checkpoint import tensors_of, weights_sha256
 from edgekit.train.data import Data, Inputs
 from edgekit.train.end_to_end import Loss, train
-from edgekit.train.loop import Progress, chosen_device
+from edgekit.train.loop import Optimizers, Progress, chosen_device
 from edgekit.train.settings import Settings
 from edgekit.zoo.user_code import call_function
 
@@ -67,6 +67,7 @@ def run_training(
     function: str | None = None,
     directory: Path,
     progress: Progress | None = None,
+    optimizers: Optimizers | None = None,
 ) -> dict[str, Any]:
     """Train `module` in place; it is left in eval mode on the CPU. Returns what was done, as JSON.
 
@@ -75,6 +76,7 @@ def run_training(
         function: FILE.py:FUNCTION in the place of the loop.
         directory: for the checkpoint; with the same directory a killed training ends with the same bytes.
         progress: called with (done, total), as a progress line's `advance` takes them.
+        optimizers: of the loop, in place of the settings' own.
 
     Raises:
         UsageError, DataError, TrainError: as `train`; a function of the user's that raised or returned
@@ -89,6 +91,7 @@ def run_training(
             loss=loss,
             checkpoint=directory / _CHECKPOINT,
             progress=progress,
+            optimizers=optimizers,
         )
         return {"settings": settings.to_dict(), **asdict(record)}
     one = teacher if isinstance(teacher, nn.Module) or teacher is None else nn.ModuleList(teacher)

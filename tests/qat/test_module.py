@@ -180,3 +180,16 @@ def test_what_the_simulation_computes_on_codes_is_trained_on_codes():
     assert set(sys.modules["edgekit.qat.module"]._EXACT) == set(
         sys.modules["edgekit.quantize.simulate"]._EXACT
     )
+
+
+def test_frozen_weight_scales_leave_the_other_gradients_as_they_are():
+    module, x = QuantizedModule(quantized("convolutions")), images(4, 3)
+    (module(x) - 0.3).square().sum().backward()
+    wanted = {name: p.grad.clone() for name, p in module.named_parameters()}
+    module.zero_grad()
+    for path in weight_scales(module).values():
+        held(module, path).requires_grad_(False)
+    (module(x) - 0.3).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        if name not in weight_scales(module).values():
+            assert torch.allclose(parameter.grad, wanted[name], rtol=1e-3, atol=1e-4), name

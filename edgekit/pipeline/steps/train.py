@@ -37,7 +37,7 @@ def apply(graph: Graph, settings: Train, context: Context) -> Made:
     """Raises: UsageError, DataError, TrainError as `edgekit.train.run_training`."""
     data, told, labelled = lesson(settings, context)
     module = as_module(graph)
-    teacher = None if _alone(told, labelled) else as_module(context.original).eval()
+    teacher = None if alone(told, labelled) else as_module(context.original).eval()
     done = run_training(
         module,
         data,
@@ -49,7 +49,7 @@ def apply(graph: Graph, settings: Train, context: Context) -> Made:
     )
     record: dict[str, Any] = {"notes": _notes(done, told, context, teacher is not None, labelled)}
     if "losses" in done:
-        record |= {"settings": _decided(settings, done), "losses": list(done["losses"])}
+        record |= {"settings": decided(settings, done), "losses": list(done["losses"])}
     return module.to_graph(), record
 
 
@@ -105,7 +105,7 @@ def lesson(settings: Train, context: Context, skip: int = 0) -> tuple[Data, Trai
     labelled = isinstance(data, _Renumbered) and data.places is not None
     if isinstance(data, _Renumbered) and isinstance(data.data, EmbeddedData):
         data = replace(data, data=replace(data.data, cache=context.cache / "pictures"))
-    return data, _told(settings, task, labelled), labelled
+    return data, told_of(settings, task, labelled), labelled
 
 
 def training_data(settings: Train, job: Job, task: Task, skip: int = 0) -> Data:
@@ -139,7 +139,7 @@ def training_data(settings: Train, job: Job, task: Task, skip: int = 0) -> Data:
     return _Renumbered(data, None if places is None else tuple(places.tolist()))
 
 
-def _told(settings: Train, task: Task, labelled: bool) -> Train:
+def told_of(settings: Train, task: Task, labelled: bool) -> Train:
     """The settings with what the data and the outputs leave no choice of."""
     if settings.function is not None:
         return settings
@@ -148,12 +148,12 @@ def _told(settings: Train, task: Task, labelled: bool) -> Train:
     return settings if labelled else replace(settings, hard_share=0.0)
 
 
-def _alone(settings: Train, labelled: bool) -> bool:
+def alone(settings: Train, labelled: bool) -> bool:
     """Whether only labels are learned."""
     return settings.function is None and settings.match == "classes" and labelled and settings.hard_share == 1
 
 
-def _decided(settings: Train, done: Mapping[str, Any]) -> dict[str, Any]:
+def decided(settings: Train, done: Mapping[str, Any]) -> dict[str, Any]:
     """The steps that minutes came to; of several stages no number of steps is the same training."""
     if settings.minutes is None or settings.stages:
         return {}
