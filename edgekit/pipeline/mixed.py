@@ -7,7 +7,7 @@ float wants its weights as they were; they are rounded once everything is chosen
 from __future__ import annotations
 
 import json
-import tempfile
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from edgekit.cost.measure import measure
 from edgekit.cost.predict import Cost
 from edgekit.cost.units import Unit
-from edgekit.device.inventory import HOST, Device, load_inventory
-from edgekit.device.parts import Part, on_board
+from edgekit.device.inventory import Device, load_inventory
+from edgekit.device.parts import Part, PartTime, Timer, on_board
 from edgekit.errors import UsageError
 from edgekit.graph.file import graph_hash, load, save
 from edgekit.graph.ir import Graph
@@ -35,7 +35,6 @@ from edgekit.pipeline.recipe import Recipe
 from edgekit.pipeline.session import Line, Session
 from edgekit.pipeline.steps.judged import Arrays, judge_of
 from edgekit.pipeline.steps.step import Context
-from edgekit.pipeline.timing import latency
 from edgekit.pipeline.versions import versions
 from edgekit.quantize.precision import DYNAMIC, FLOAT, of_modules
 from edgekit.quantize.ptq import QuantizeSettings, resolved
@@ -44,6 +43,7 @@ from edgekit.targets import Target, get_target
 from edgekit.targets.target import OWN
 
 MIXED_TARGET = "tflite-int8"
+_PASSES = 3  # in fresh processes
 ORDER = "order of images"  # beside the means that a quantization leaves
 Quantizing = Callable[[str, Recipe], Quantized]  # type of the activations, recipe
 
@@ -194,22 +194,31 @@ class BoardClock:
         return lambda unit: cost.unit_ns(unit)[0]
 
     def measured_ms(self, graphs: Mapping[str, tuple[Graph, str]]) -> dict[str, float]:
-        """The p50 of each graph's file for its target."""
-        files = {name: _lowered(graph, target).data for name, (graph, target) in graphs.items()}
-        if self.device != HOST:
-            parts = [Part(name, data) for name, data in files.items()]
-            times = on_board(self._board, reference(), lambda timer: timer.time(parts), threads=self.threads)
-            return {name: time.ns / 1e6 for name, time in times.items()}
-        with tempfile.TemporaryDirectory(prefix="edgekit-mixed-") as folder:
-            paths = {name: Path(folder, f"{name}.tflite") for name in files}
-            for name, data in files.items():
-                paths[name].write_bytes(data)
-            found = latency(paths, profile="quick", threads=self.threads)
-        return {name: found.files[name].p50_ms for name in files}
+        """What each graph's file for its target takes, timed in turns as the table's whole networks are."""
+        return measured_ms(
+            self._board,
+            {name: _lowered(graph, target).data for name, (graph, target) in graphs.items()},
+            self.threads,
+        )
 
     @property
     def _board(self) -> Device:
         return load_inventory(None).device(self.device)
+
+
+def measured_ms(board: Device, files: Mapping[str, bytes], threads: int = 1) -> dict[str, float]:
+    """Milliseconds of files timed in turns, all at the clock at which their references were timed."""
+    parts = [Part(name, data) for name, data in files.items()]
+
+    def work(timer: Timer) -> list[dict[str, PartTime]]:
+        return [timer.time(parts, order) for order in range(_PASSES)]
+
+    passes = on_board(board, reference(), work, threads=threads)
+    clock = statistics.median(time.reference_ns for times in passes for time in times.values())
+    return {
+        name: statistics.median(times[name].ns * clock / times[name].reference_ns for times in passes) / 1e6
+        for name in files
+    }
 
 
 def _lowered(graph: Graph, name: str) -> Lowered:
