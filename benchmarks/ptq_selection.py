@@ -92,7 +92,7 @@ def cell(network: Network, count: int, draw: int, everything: bool) -> dict:
             **judged.figures(),
             "equal": equal,
             "images": len(choice.judged[candidate]),
-            "folds": choice.gains(candidate, choice.plain),
+            "folds": choice.gains(candidate, Candidate()),
         }
     return {"chosen": choice.chosen.name, "plain": Candidate().name, "seconds": seconds, "rows": rows}
 

@@ -17,9 +17,10 @@ FEWEST_TO_CHOOSE = 8  # images; with fewer, the plainest candidate is taken
 
 @dataclass(frozen=True)
 class Candidate:
-    """A range method, and which parts follow it."""
+    """A range method, and which parts go with it."""
 
     ranges: str = "minmax"
+    even_outliers: bool = False
     bias_correction: bool = False
     equalize: bool = False
     weight_mse: bool = False
@@ -27,32 +28,37 @@ class Candidate:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The range method and what comes on top of it, in the order in which gains are told."""
-        names = ("bias_correction", "equalize", "weight_mse", "gptq")
-        return (self.ranges, *(name for name in names if getattr(self, name)))
+        """The range method and what goes with it, in the order in which gains are told."""
+        return (self.ranges, *(name for name in _PARTS if getattr(self, name)))
 
     @property
     def name(self) -> str:
         return " + ".join(part.replace("_", " ") for part in self.parts)
 
-    def steps(self) -> list[Candidate]:
-        """From plain min/max to this one, a part more each time."""
-        found = [Candidate(), Candidate(self.ranges)]
-        for part in self.parts[1:]:
-            more: dict[str, Any] = {part: True}
-            found.append(replace(found[-1], **more))
-        return list(dict.fromkeys(found))
+    def steps(self) -> dict[str, Candidate]:
+        """From plain min/max to this one, a part more each time: part -> what has it and all before it."""
+        found = {"minmax": Candidate()}
+        latest = found["minmax"]
+        for part in (name for name in ("even_outliers", "ranges", *_PARTS[1:])):
+            more: dict[str, Any] = {part: getattr(self, part)}
+            following = replace(latest, **more)
+            if following != latest:
+                found[self.ranges if part == "ranges" else part] = latest = following
+        return found
+
+
+_PARTS = ("even_outliers", "bias_correction", "equalize", "weight_mse", "gptq")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The parts a user decides; None leaves one to the images. ranges: "auto" likewise."""
+    """The parts a user decides; None leaves one to the images, as "auto" does the ranges."""
 
     ranges: str = "auto"
     bias_correction: bool | None = None
     equalize: bool | None = None
-    weight_mse: bool | None = None
-    gptq: bool | None = None
+    weight_mse: bool = False
+    gptq: bool = False
 
 
 def candidates(asked: Asked, images: int) -> list[Candidate]:
@@ -63,7 +69,7 @@ def candidates(asked: Asked, images: int) -> list[Candidate]:
     combinations = [(m, bias, False) for bias in (False, True) for m in methods]
     combinations += [(m, bias, True) for bias in (False, True) for m in balanced]
     found = [
-        Candidate(m, bias, equal, bool(asked.weight_mse), bool(asked.gptq))
+        Candidate(m, False, bias, equal, asked.weight_mse, asked.gptq)
         for m, bias, equal in combinations
         if asked.bias_correction in (None, bias) and asked.equalize in (None, equal)
     ]
@@ -71,8 +77,3 @@ def candidates(asked: Asked, images: int) -> list[Candidate]:
     if asked.equalize is None and asked.bias_correction is None:
         found = [c for c in found if c.bias_correction or not c.equalize]
     return found if images >= FEWEST_TO_CHOOSE else found[:1]
-
-
-def rounded(candidate: Candidate, asked: Asked) -> Candidate | None:
-    """The same with its weights rounded for each other, where that is open."""
-    return replace(candidate, gptq=True) if asked.gptq is None else None

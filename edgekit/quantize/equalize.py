@@ -224,10 +224,10 @@ def family_scales(family: Family, seen: Observations, balance: float) -> Tensor:
     unit, by least squares of the logarithms, and the tensor's is divided out.
     """
     measured = [value for value in family.of if value in seen.low]
-    reaches = {value: _of_units(family, value, channel_reach(seen, value)) for value in measured}
+    reaches = {value: of_units(family, value, channel_reach(seen, value)) for value in measured}
     if not reaches:
         return torch.ones(family.units)
-    there = torch.stack([_of_units(family, value, torch.ones(value.shape[1])) for value in reaches]) > 0
+    there = torch.stack([of_units(family, value, torch.ones(value.shape[1])) for value in reaches]) > 0
     table = torch.stack(list(reaches.values()))  # (tensors, units and what stays)
     lives = table > 1e-6 * table.amax(1, keepdim=True)
     everywhere = there & (lives | ~there).all(0)
@@ -245,14 +245,14 @@ def family_scales(family: Family, seen: Observations, balance: float) -> Tensor:
     scales *= float(reach.max() / (scales * reach).max())
     scales = torch.where(alive, scales, 1.0)
     for value in family.relu6:
-        high = _of_units(family, value, channel_reach(seen, value))
+        high = of_units(family, value, channel_reach(seen, value))
         scales = torch.where(high > RELU6_SHARE * 6.0, 1.0, scales)
         most = (RELU6_SHARE * 6.0 / high.clamp_min(1e-6)).clamp_min(1.0)
         scales = torch.where(high > 0, torch.minimum(scales, most), scales)
     return scales[: family.units].clamp_(1.0 / LARGEST, LARGEST)
 
 
-def _of_units(family: Family, value: Value, channels: Tensor) -> Tensor:
+def of_units(family: Family, value: Value, channels: Tensor) -> Tensor:
     """The largest of each unit's channels in a tensor, then of those that stay; 0 for none: (units + 1,)."""
     return torch.zeros(family.units + 1).scatter_reduce_(0, family.of[value], channels, "amax")
 
@@ -303,23 +303,33 @@ def apply_scales(family: Family, scales: Tensor, seen: Observations | None = Non
         weight = rules.weight_of(node)
         assert weight is not None and weight.data is not None
         own = every[family.of[node.operands[0]]]
-        groups = node.attrs.get("groups", 1)
-        size = weight.data.shape
-        split = weight.data.reshape(groups, size[0] // groups, size[1], -1)
-        weight.data = (split / own.view(groups, 1, size[1], 1)).reshape(size)
+        split = split_by_input(weight.data, node)
+        weight.data = (split / own.view(len(split), 1, -1, 1)).reshape(weight.data.shape)
     if seen is not None:
         rescale(seen, {value: every[of] for value, of in family.of.items()}, family.producers)
 
 
-def rescale(seen: Observations, scales: Mapping[Value, Tensor], producers: Iterable[Node]) -> None:
-    """What the statistics would be once the channels of each value were multiplied by its scales, (C,)."""
+def split_by_input(weight: Tensor, node: Node) -> Tensor:
+    """A weight by the channels of the input: (groups, O / groups, I / groups, taps)."""
+    groups = node.attrs.get("groups", 1)
+    return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+
+
+def rescale(
+    seen: Observations, scales: Mapping[Value, Tensor], producers: Iterable[Node], axis: int = 1
+) -> None:
+    """What the statistics would be once the channels of each value were multiplied by its scales, (C,).
+
+    Args:
+        axis: the dimension that counts them; samples have it last.
+    """
     for value, own in scales.items():
         if value in seen.low:
             seen.low[value] = seen.low[value] * own
             seen.high[value] = seen.high[value] * own
         if value in seen.sample:
             size = math.prod(value.shape)
-            channel = sample_positions(size, seen.samples) % value.shape[1]
+            channel = sample_positions(size, seen.samples) % value.shape[axis]
             seen.sample[value] = seen.sample[value] * own[channel]
     for node in producers:
         if node in seen.mean:

@@ -20,6 +20,7 @@ from edgekit.quantize.choices import Choices
 from edgekit.quantize.equalize import equalize
 from edgekit.quantize.images import Images
 from edgekit.quantize.observers import Observations, trim_count
+from edgekit.quantize.outliers import even_outliers
 
 Tensor = torch.Tensor
 State = dict[Value, tuple[Tensor | None, QuantParams | None, tuple[float, float] | None]]
@@ -41,7 +42,7 @@ class Fitter:
         self.dims = batch_dims(graph)
         self.float_state = state(graph)
         self._rows: tuple[Tensor, Observations] | None = None
-        self._ranges: dict[tuple[str, bool], dict[Value, rules.Range]] = {}
+        self._ranges: dict[tuple[str, bool, bool], dict[Value, rules.Range]] = {}
 
     def reset(self) -> None:
         """The float graph again."""
@@ -57,9 +58,11 @@ class Fitter:
         """
         self.reset()
         seen = self.rows(order).copy()
+        if candidate.even_outliers:
+            even_outliers(self.graph, seen)
         if candidate.equalize:
             equalize(self.graph, seen)
-        key = candidate.ranges, candidate.equalize
+        key = candidate.ranges, candidate.even_outliers, candidate.equalize
         if key not in self._ranges:
             self._ranges[key] = ranges.ranges_of(seen, candidate.ranges)
         found = self._ranges[key]
@@ -75,6 +78,13 @@ class Fitter:
             parts = {"gptq": candidate.gptq, "bias": candidate.bias_correction}
             adjust(self.graph, images, seen, dims=self.dims, **parts)
         return seen
+
+    def outliers(self, order: Tensor) -> int:
+        """How many channels `even_outliers` finds in these images."""
+        self.reset()
+        count = even_outliers(self.graph, self.rows(order).copy())
+        self.reset()
+        return count
 
     def corrected(self, order: Tensor) -> Tensor:
         """Those of `order` whose means were kept."""

@@ -9,7 +9,7 @@ batches. Rows are images even where a tensor's leading dimension counts windows 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -134,7 +134,7 @@ def observe(
     images: Given | Images,
     samples: int = 0,
     batch: int = BATCH,
-    channels: Collection[Value] | None = None,
+    channels: Mapping[Value, int] | None = None,
     means: int | None = None,
 ) -> Observations:
     """Run the float graph over the images and collect statistics.
@@ -143,7 +143,8 @@ def observe(
         images: (N, ...) float32, one tensor per graph input.
         samples: values to keep per image and activation (0: none), at positions fixed by a seed.
         batch: images that run at once, fewer where their values are large.
-        channels: values whose channels are told apart; None: all.
+        channels: values whose channels are told apart, and the dimension that counts them; None: all that
+            have channels, along dimension 1.
         means: of how many images, the first ones, to keep the means; None: all.
     Raises: QuantizationError naming image, tensor and module for NaN or infinity.
     """
@@ -162,7 +163,7 @@ class _Collector:
         graph: Graph,
         total: int,
         samples: int,
-        channels: Collection[Value] | None,
+        channels: Mapping[Value, int] | None,
         means: int | None,
     ) -> None:
         self.wanted = set(rules.activations(graph))
@@ -222,7 +223,8 @@ class _Collector:
 
     def value(self, value: Value, tensor: Tensor, op: str, rectified: bool = False) -> None:
         tensor = images_first(tensor, self.dims.get(value), self.count)
-        low, high = (per_image(rows, self.count) for rows in channel_extremes(tensor, rectified))
+        axis = 1 if self.channels is None else self.channels.get(value, 1)
+        low, high = (per_image(rows, self.count) for rows in channel_extremes(tensor, rectified, axis))
         low, high = low.amin(1), high.amax(1)
         if self.channels is not None and value not in self.channels:
             low, high = low.amin(1, keepdim=True), high.amax(1, keepdim=True)
@@ -236,7 +238,8 @@ class _Collector:
                 f"{image}: finite activations are needed; check the weights of this module"
             )
         if self.samples:
-            flat = (tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor).reshape(self.count, -1)
+            last = tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 and axis == 1 else tensor
+            flat = last.reshape(self.count, -1)
             self.put(self.found.sample, value, flat[:, self._positions(flat.shape[1])], self.total)
 
     def probabilities(self, value: Value, tensor: Tensor) -> None:
@@ -266,14 +269,18 @@ def looked_at(tensor: Tensor, dim: int | None, count: int) -> Tensor:
     return rows[:, sample_positions(size, OUTPUT_VALUES)] if size > OUTPUT_VALUES else rows
 
 
-def channel_extremes(tensor: Tensor, rectified: bool = False) -> tuple[Tensor, Tensor]:
+def channel_extremes(tensor: Tensor, rectified: bool = False, axis: int = 1) -> tuple[Tensor, Tensor]:
     """Minimum and maximum of each channel in each row: (N, C) twice; (N, 1) where channels do not apply.
+
+    Along dimension 1 they apply to two dimensions and four, along the last wherever that is asked for.
 
     Behind a ReLU the minimum is taken to be zero, which saves a pass over the tensor.
     """
     if tensor.ndim == 2:
         return tensor.clone(), tensor.clone()
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+    if axis != 1:
+        flat = tensor.movedim(axis, -1).reshape(len(tensor), -1, tensor.shape[axis])
+    elif tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         flat = tensor.permute(0, 2, 3, 1).flatten(1, 2)  # (N, H*W, C) without a copy
     elif tensor.ndim == 4:
         flat = tensor.flatten(2).transpose(1, 2)

@@ -18,12 +18,12 @@ import torch
 
 from edgekit.errors import QuantizationError
 from edgekit.graph.ir import Graph
-from edgekit.quantize.candidates import Asked, candidates
+from edgekit.quantize.candidates import FEWEST_TO_CHOOSE, Asked, candidates
 from edgekit.quantize.choose import choose
-from edgekit.quantize.equalize import families
 from edgekit.quantize.fit import Fitter
 from edgekit.quantize.images import Given, Images
 from edgekit.quantize.observers import observe
+from edgekit.quantize.outliers import told_apart
 from edgekit.quantize.report import told
 from edgekit.quantize.selection import Choice, Selection
 
@@ -35,14 +35,15 @@ class QuantizeSettings:
     """What the quantization stage does. Images decide on every part left at None, and on ranges of "auto".
 
     Args:
-        profile: "fast" judges and fits biases on fewer images; "thorough" also tries to round weights for
-            each other (gptq).
+        profile: "fast" judges, and fits biases, on fewer images.
         activations: "int8", or "int16", whose 65,536 steps leave room for twice the calibrated range; every
             other part is fitted to that.
         calibration: at most this many images are used.
         ranges: "minmax", "trim", "tight", "mse" (see `ranges`), or "auto".
-        equalize, weight_mse, bias_correction, gptq: whether the part is done. Scales of weights by least
-            squares are never tried unasked: at 8 bits they change nothing, at 4 they cost.
+        equalize: whether channels are rescaled against each other; False leaves outliers alone as well.
+        weight_mse, bias_correction, gptq: whether the part is done. What concerns the rounding of
+            weights (weight_mse, gptq) is done when asked for: at 8 bits it moves less than the noise between
+            equally good roundings, and gptq takes as long as a quarter of all the rest.
     """
 
     profile: Literal["fast", "thorough"] = "fast"
@@ -84,18 +85,17 @@ class QuantizeResult:
 _SAMPLES = {"fast": 256, "thorough": 512}  # values kept per image and tensor for the mse ranges
 _SAMPLES_IN_ALL, _FEWEST_SAMPLES = 1 << 17, 32  # beyond, an image gives fewer
 CORRECTION_IMAGES = {"fast": 32, "thorough": 64}
-_FOLD_CORRECTION_IMAGES = {"fast": 16, "thorough": 32}
-_JUDGED_IMAGES = {"fast": 64, "thorough": 128}
+_FOLD_CORRECTION_IMAGES = {"fast": 16, "thorough": 24}
+_JUDGED_IMAGES = {"fast": 64, "thorough": 96}
 
 
 def resolved(settings: QuantizeSettings) -> QuantizeSettings:
-    """What the profile and 16-bit activations decide, filled in."""
-    wide, fast = settings.activations == "int16", settings.profile == "fast"
+    """What is not left to the images, filled in."""
     return replace(
         settings,
-        ranges=settings.ranges or ("trim" if wide else "auto"),
+        ranges=settings.ranges or ("trim" if settings.activations == "int16" else "auto"),
         weight_mse=bool(settings.weight_mse),
-        gptq=False if fast and settings.gptq is None else settings.gptq,
+        gptq=bool(settings.gptq),
     )
 
 
@@ -143,10 +143,9 @@ def observed(graph: Graph, images: Images, settings: QuantizeSettings) -> Fitter
     """What fits candidates to the graph, from one pass over the images; settings are resolved."""
     samples = _SAMPLES[settings.profile] if settings.ranges in ("mse", "auto") else 0
     samples = min(samples, max(_FEWEST_SAMPLES, _SAMPLES_IN_ALL // len(images)))
-    rescaled = {value for family in families(graph) for value in family.values}
     # a fold takes a quarter of the first images away, and strange ones go last
     means = 2 * CORRECTION_IMAGES[settings.profile]
-    seen = observe(graph, images, samples, channels=rescaled, means=means)
+    seen = observe(graph, images, samples, channels=told_apart(graph), means=means)
     choices = choose(graph, seen, settings.activations)
     return Fitter(graph, images, seen, settings.activations, choices)
 
@@ -157,12 +156,15 @@ def chosen(fitter: Fitter, settings: QuantizeSettings, progress: Progress) -> Ch
         str(settings.ranges),
         settings.bias_correction,
         settings.equalize,
-        settings.weight_mse,
-        settings.gptq,
+        bool(settings.weight_mse),
+        bool(settings.gptq),
     )
     corrections, judged = _FOLD_CORRECTION_IMAGES[settings.profile], _JUDGED_IMAGES[settings.profile]
     selection = Selection(fitter, corrections, judged, progress)
-    return selection.choose(candidates(asked, len(fitter.images)), asked)
+    enough = len(fitter.images) >= FEWEST_TO_CHOOSE
+    return selection.choose(
+        candidates(asked, len(fitter.images)), outliers=enough and asked.equalize is not False
+    )
 
 
 class _Clock:

@@ -17,7 +17,7 @@ def told(choice: Choice) -> dict[str, Any]:
     those before it. Parts that were taken back follow, each with what the nearest candidate that has it gains
     over the chosen one.
     """
-    chosen, plain = choice.chosen, choice.plain
+    chosen, plain = choice.chosen, next(iter(choice.chosen.steps().values()))
     over = choice.gains(chosen, plain)
     return {
         "chosen": chosen.name,
@@ -43,18 +43,15 @@ def told(choice: Choice) -> dict[str, Any]:
 
 def _kept(choice: Choice) -> list[dict[str, Any]]:
     steps = choice.chosen.steps()
-    images = min(len(choice.judged[candidate]) for candidate in steps)
-    judged = [choice.judged[candidate].first(images) for candidate in steps]
-    pairs = zip(judged, [judged[0], *judged], strict=False)
-    rows = [_row(one, before) for one, before in pairs]
-    return [
-        {"part": candidate.parts[-1], "kept": True, **row} for candidate, row in zip(steps, rows, strict=True)
-    ]
+    images = min(len(choice.judged[candidate]) for candidate in steps.values())
+    judged = [choice.judged[candidate].first(images) for candidate in steps.values()]
+    rows = [_row(one, before) for one, before in zip(judged, [judged[0], *judged], strict=False)]
+    return [{"part": part, "kept": True, **row} for part, row in zip(steps, rows, strict=True)]
 
 
 def _taken_back(choice: Choice) -> list[dict[str, Any]]:
     chosen, rows = choice.chosen, []
-    kept = {part for candidate in chosen.steps() for part in candidate.parts}
+    kept = chosen.steps()
     tried = [candidate for candidate in choice.judged if candidate != chosen]
     for part in dict.fromkeys(part for candidate in tried for part in candidate.parts):
         if part in kept:

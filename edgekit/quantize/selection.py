@@ -15,11 +15,11 @@ Enters: a `Fitter` and candidates, the plainest first. Leaves: a `Choice`, with 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from edgekit.quantize.candidates import Asked, Candidate, rounded
+from edgekit.quantize.candidates import Candidate
 from edgekit.quantize.fit import Fitter
 from edgekit.quantize.images import BATCH
 from edgekit.quantize.judged import Judged, judge
@@ -30,7 +30,7 @@ Tensor = torch.Tensor
 FOLDS = 4
 MIN_GAIN = 0.3  # dB, in the least of the three figures
 SCREENED = 32  # images beyond which the first fold decides which candidates go on
-SURVIVORS = (3, 2)  # candidates beside the plainest after the first fold, and after the second
+SURVIVORS = (2, 1)  # candidates beside the plainest after the first fold, and after the second
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Fold:
 
 @dataclass
 class Choice:
-    """judged: each candidate on the images of the folds it went through, in the folds' order."""
+    """plain: what the others have to beat. judged: each candidate on the images of the folds it went through,
+    in the folds' order.
+    """
 
     chosen: Candidate
     plain: Candidate
@@ -71,8 +73,12 @@ def folds(images: int, most: int) -> list[Fold]:
     if images == 1:
         return [Fold(every, every)]
     count = min(FOLDS, images)
-    stride = -(-images // most)
-    return [Fold(every[every % count != i], every[i::count][::stride]) for i in range(count)]
+    found = []
+    for i in range(count):
+        rows = every[i::count]
+        judged = min(len(rows), -(-most // count))
+        found.append(Fold(every[every % count != i], rows[torch.arange(judged) * len(rows) // judged]))
+    return found
 
 
 class Selection:
@@ -92,18 +98,26 @@ class Selection:
         outputs = fitter.seen.outputs
         self.power = [max(float(rows.double().square().sum(1).mean()), 1e-30) for rows in outputs]
 
-    def choose(self, candidates: list[Candidate], asked: Asked) -> Choice:
-        """Take `candidates` through the folds; weights rounded for each other are tried on the winner.
+    def choose(self, candidates: list[Candidate], outliers: bool = True) -> Choice:
+        """Take `candidates` through the folds.
+
+        Args:
+            outliers: whether single channels may be rescaled, which is then decided first: where it helps it
+                helps by so much that all else would be lost in it.
 
         What makes up the chosen one is judged on the first fold at least, so that each part has its gain.
         """
         choice = Choice(candidates[0], candidates[0])
+        if outliers and self.fitter.outliers(self.orders[0]):
+            even = replace(choice.plain, even_outliers=True)
+            for candidate in (choice.plain, even):
+                self._judge(choice, candidate, 0)
+            if choice.wins(even, choice.plain):
+                choice.plain = choice.chosen = even
+                candidates = [replace(candidate, even_outliers=True) for candidate in candidates]
         if len(candidates) > 1:
             self._compare(choice, candidates)
-            finer = rounded(choice.chosen, asked)
-            if finer is not None:
-                self._try(choice, finer)
-        for candidate in choice.chosen.steps():
+        for candidate in choice.chosen.steps().values():
             if candidate not in choice.judged:
                 self._judge(choice, candidate, 0)
         return choice
@@ -113,21 +127,13 @@ class Selection:
         alive = list(candidates)
         for i in range(len(self.folds)):
             for candidate in alive:
-                self._judge(choice, candidate, i)
+                if i or candidate not in choice.judged:
+                    self._judge(choice, candidate, i)
             if many and i < len(SURVIVORS):
                 alive = [choice.plain, *choice.best(choice.plain, alive)[: SURVIVORS[i]]]
         best = choice.best(choice.plain, alive)[0]
         if choice.wins(best, choice.plain):
             choice.chosen = best
-
-    def _try(self, choice: Choice, finer: Candidate) -> None:
-        """Take a costly candidate through as many folds as it wins."""
-        base = choice.chosen
-        for i in range(len(self.folds)):
-            self._judge(choice, finer, i)
-            if not choice.wins(finer, base):
-                return
-        choice.chosen = finer
 
     def _judge(self, choice: Choice, candidate: Candidate, fold: int) -> None:
         """One candidate on one fold."""
