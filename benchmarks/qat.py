@@ -123,7 +123,7 @@ class Bench:
         self.judged, self.labels = pictures(self.row, "evaluation", given.images, given.cache)
         self.judged.images, self.labels = self.judged.images[: given.judged], self.labels[: given.judged]
         calibration, _ = pictures(self.row, "calibration", given.calibration, given.cache)
-        settings = QuantizeSettings(profile="thorough", ranges=given.ranges, calibration=given.calibration)
+        settings = QuantizeSettings(profile=given.profile, ranges=given.ranges, calibration=given.calibration)
         start = time.process_time()
         self.annotated = quantize(self.plain, calibration[slice(None)], settings).graph
         self.seconds = time.process_time() - start
@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--held", type=int, default=256)
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--scale", type=float, default=1.0, help="of light's rates")
+    parser.add_argument("--profile", default="thorough", help="of the calibration: thorough or fast")
     parser.add_argument("--ranges", default=None, help="mse, trim, minmax; default auto")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--batch", type=int, default=32)
