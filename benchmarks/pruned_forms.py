@@ -88,7 +88,7 @@ class Clock:
     checkpoint: Checkpoint
     work: Path
     quiet: str = ""
-    processes: int = 4
+    processes: int = 8
 
     def run(self, job: Mapping[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as folder:
