@@ -8,12 +8,22 @@ from typing import Any
 from edgekit.pipeline.job import Facts
 from edgekit.pipeline.recipe import Recipe
 from edgekit.targets import Promises, Target, get_target
+from edgekit.targets.promises import OFF
 from edgekit.verify.gates import Evidence, judge
+
+_SHARES = ("min_int8_share", "min_int8_macs_share")
 
 
 def promises_of(recipe: Recipe, target: Target) -> Promises:
-    """The thresholds of a target's gates: its own, those of the recipe in their place."""
-    return target.promises.overridden(recipe.verify.asked_of(target.name))
+    """The thresholds of a target's gates: its own, those of the recipe in their place.
+
+    How much computes in int8 is shown and not judged where the recipe asks for other precisions itself.
+    """
+    asked = recipe.verify.asked_of(target.name)
+    named = recipe.quantize.float_modules or recipe.quantize.dynamic_modules
+    if target.quantized and (named or recipe.mixed is not None):
+        asked.update(dict.fromkeys(_SHARES, OFF))
+    return target.promises.overridden(asked)
 
 
 def shared_gates(facts: Facts) -> list[dict[str, Any]]:

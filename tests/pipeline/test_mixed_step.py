@@ -56,6 +56,8 @@ def test_a_build_chooses_precisions_and_proves_them(tmp_path, cache, counted):
     artifact = run.report["artifacts"]["tflite-int8"]
     assert artifact["fidelity"]["max_lsb"] <= 1 and artifact["audit"]["partitions"] == 1
     assert artifact["audit"]["float_ops"]
+    shares = [gate for gate in run.report["gates"] if gate["name"] == "int8" and "tflite" in gate["target"]]
+    assert all(not gate.get("judged", True) for gate in shares)  # it was asked for
     assert "mixed" not in (run.report["artifacts"]["openvino-int8"]["quantize"] or {})
     text = (tmp_path / "report.md").read_text()
     assert "Mixed precision of tflite-int8" in text and "What is not int8 in tflite-int8" in text
