@@ -26,6 +26,7 @@ from edgekit.graph.derivations import derive, holding
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import WEIGHT_AXIS
 from edgekit.graph.run import run, run_node
+from edgekit.graph.sides import bound_to_side
 
 Tensor = torch.Tensor
 See = Callable[[str, Tensor], Tensor]
@@ -204,7 +205,21 @@ class GraphModule(nn.Module):
                 return derived[value]
             return self._read(value, x) if value.is_constant else see(value.name, x)
 
-        return run(self._graph, inputs, on_value, self._run_node)
+        any_side = self._other_sides(inputs)
+        return run(self._graph, inputs, on_value, self._run_node, any_side=any_side)
+
+    def _other_sides(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether pictures of another side come in. Raises: GraphError where the graph knows its own."""
+        graph = self._graph
+        pairs = [(x, value) for x, value in zip(inputs, graph.inputs, strict=False) if x.ndim == 4]
+        if all(x.shape[2:] == value.shape[2:] for x, value in pairs if len(value.shape) == 4):
+            return False
+        node = bound_to_side(graph)
+        if node is None and graph.batchable:
+            return True
+        why = "runs image by image" if node is None else f"{node.op} at {node.source or 'top level'} is of it"
+        sides = " and ".join("x".join(map(str, value.shape[2:])) for _, value in pairs)
+        raise GraphError(f"[module] {graph.name} was captured at {sides} and {why}: pictures of that side")
 
     def ends(self) -> dict[str, tuple[int, str, tuple[int, ...]]]:
         """Every module's path, and "" -> its last result: place in the program, name, shape (1, ...).

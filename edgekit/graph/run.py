@@ -83,7 +83,12 @@ def finish(steps: Generator[tuple[Node, Sequence[T]], None, list[T]]) -> list[T]
 
 
 def run(
-    graph: Graph, inputs: Sequence[Tensor], on_value: OnValue | None = None, apply: Apply = run_node
+    graph: Graph,
+    inputs: Sequence[Tensor],
+    on_value: OnValue | None = None,
+    apply: Apply = run_node,
+    *,
+    any_side: bool = False,
 ) -> list[Tensor]:
     """Execute the graph in torch.
 
@@ -91,11 +96,13 @@ def run(
         inputs: one tensor per graph input, (N, ...); N may differ from the recorded batch of 1. A graph that
             is not batchable goes image by image.
         on_value, apply: as `walk` takes them.
+        any_side: pictures may have another height and width than the recorded one (see `sides`).
     Returns: one tensor per graph output, (N, ...). Intermediates are freed after their last use.
     Raises: GraphError for another number or shape of inputs.
     """
     for value, tensor in zip(graph.inputs, inputs, strict=False):
-        if tuple(tensor.shape[1:]) != value.shape[1:]:
+        end = 2 if any_side and tensor.ndim == len(value.shape) == 4 else None
+        if tuple(tensor.shape[1:end]) != value.shape[1:end]:
             raise GraphError(
                 f"[run] input {value.name} has shape {tuple(tensor.shape)}: expected (N, "
                 f"{', '.join(map(str, value.shape[1:]))})"

@@ -543,3 +543,44 @@ def test_every_parameter_of_library_models_trains(name: str) -> None:
     assert ours.keys() == theirs.keys()
     for path, grad in theirs.items():
         assert float((ours[path] - grad).norm()) <= 1e-4 * float(grad.norm()) + 1e-7, path
+
+
+class _Sided(nn.Module):
+    """Pooled to a side of its own, then to one place."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2)
+        parts = torch.cat([x[:, :2], F.adaptive_avg_pool2d(x[:, 1:], 1) * x[:, 1:]], 1).split(2, 1)
+        return F.adaptive_avg_pool2d(torch.sigmoid(parts[0]) + parts[1], 2).flatten(1)
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        lambda: models.mobilenet_v2(width_mult=0.1, num_classes=5),
+        lambda: models.resnet18(num_classes=5),
+        _Sided,
+    ],
+)
+def test_pictures_of_another_side_are_answered_as_the_module_does(original: Callable[[], nn.Module]) -> None:
+    net = original().eval()
+    module = of(net, noise(1, 3, 64, 64)).eval()
+    for height, width in ((64, 64), (32, 48), (80, 64)):
+        pictures = noise(2, 3, height, width)
+        assert torch.equal(module(pictures), net(pictures))
+
+
+@pytest.mark.parametrize(
+    ("forward", "node"),
+    [
+        (lambda m, x: F.interpolate(x, size=(16, 16)), "resize_nearest"),
+        (lambda m, x: x.flatten(2).softmax(-1), "reshape"),
+        (lambda m, x: x + torch.linspace(0, 1, 8), "add"),
+        (lambda m, x: F.linear(x, torch.ones(4, 8)), "linear"),
+        (lambda m, x: x.mean(3), "mean"),
+    ],
+)
+def test_a_graph_that_knows_its_side_says_which_node_does(forward: Any, node: str) -> None:
+    module = of(Apply(forward))
+    with pytest.raises(GraphError, match=f"captured at 8x8 and {node} at"):
+        module(noise(1, 3, 12, 12))
