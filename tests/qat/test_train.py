@@ -77,14 +77,14 @@ def test_full_learns_labels_and_is_judged_by_them():
     graph, plain = quantized("convolutions"), float_graph("convolutions")
     x, y = images(64, 5), (images(64, 5).mean((1, 2, 3)) > 0).long()
     held_labels = (HELD.mean((1, 2, 3)) > 0).long()
-    settings = Settings(steps=40, batch=16, ema=5, weight_decay=0.0)
+    settings = Settings(steps=80, batch=16, ema=5, weight_decay=0.0)
     rates = Rates(0.2, 0.2, 0.01, 0.01, 0.02)
 
     def learn(module, optimizers):
         return train(module, tensor_data(x, y), settings, optimizers=optimizers)
 
     found = full(graph, plain, learn, HELD, held_labels, rates=rates)
-    assert found.record.steps == 40
+    assert found.record.steps == 80
     assert found.judgement.by == "labels" and found.judgement.accepted
     assert found.judgement.after["log_likelihood"] > found.judgement.before["log_likelihood"] + 0.1
 
