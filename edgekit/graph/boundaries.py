@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value, unused_name
 from edgekit.graph.ops import OPS, SUMS, WEIGHT_AXIS
 
 _LARGEST = 32767  # int16 is symmetric
@@ -90,11 +90,7 @@ def crossings(node: Node) -> list[tuple[int, str]]:
 
 
 def _like(value: Value, quant: QuantParams, taken: set[str]) -> Value:
-    stem = name = f"{value.name}.{quant.dtype}"
-    count = 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
+    name = unused_name(f"{value.name}.{quant.dtype}", taken)
     taken.add(name)
     return Value(name, value.shape, value.dtype, value.data, value.range, quant)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +95,13 @@ class Node:
         return f"{outs} = {self.op}({args}){'{' + attrs + '}' if attrs else ''}  # {self.source}"
 
 
+def unused_name(stem: str, taken: Collection[str]) -> str:
+    """`stem`, with a number behind it where it is taken."""
+    if stem not in taken:
+        return stem
+    return next(f"{stem}_{i}" for i in range(1, len(taken) + 2) if f"{stem}_{i}" not in taken)
+
+
 @dataclass(eq=False)
 class Graph:
     """A straight-line program in topological order.
@@ -157,10 +164,7 @@ class Graph:
         return counts
 
     def fresh_name(self, stem: str) -> str:
-        taken = {v.name for v in self.values()}
-        if stem not in taken:
-            return stem
-        return next(f"{stem}_{i}" for i in range(1, len(taken) + 2) if f"{stem}_{i}" not in taken)
+        return unused_name(stem, {v.name for v in self.values()})
 
     # edits
     def replace_uses(self, old: Value, new: Value) -> None:

@@ -20,10 +20,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from edgekit.graph.channels import Source, carried, placed, weighs_one
+from edgekit.graph.channels import Source, carried, components, placed, weighs_one
 from edgekit.graph.ir import Graph, Node, Value
 from edgekit.graph.ops import OPS, Fixed
 from edgekit.quantize import rules
@@ -156,7 +154,7 @@ class _Finder:
         values = [value for value in self.graph.values() if not value.is_constant]
         channels = [self._channels(value) for value in values]  # those of weighted nodes are new here
         ties = np.concatenate(self.ties, 1) if self.ties else np.zeros((2, 0), int)
-        unit = _components(self.count, ties)
+        unit = components(self.count, ties)
         stays = np.zeros(unit.max() + 1, bool)
         stays[unit[np.concatenate(self.closed)]] = True
         # a tensor and the units of its channels that are not closed: what hangs together is a family
@@ -167,7 +165,7 @@ class _Finder:
         ]
         if not links:
             return []
-        family = _components(len(stays) + len(values), np.concatenate(links, 1))
+        family = components(len(stays) + len(values), np.concatenate(links, 1))
         members: dict[int, list[int]] = {}
         for k, own in enumerate(channels):
             if not stays[unit[own]].all():
@@ -181,12 +179,6 @@ class _Finder:
             of = {values[k]: torch.from_numpy(number[unit[channels[k]]]) for k in group}
             found.append(Family(len(units), of))
         return found
-
-
-def _components(count: int, ties: np.ndarray) -> np.ndarray:
-    """The component of each of `count` points, tied in pairs (2, n)."""
-    links = coo_array((np.ones(ties.shape[1], bool), (ties[0], ties[1])), (count, count))
-    return connected_components(links, directed=False)[1]
 
 
 def _scaled_with(node: Node) -> list[Value]:

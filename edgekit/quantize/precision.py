@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 
 from edgekit.errors import QuantizationError, did_you_mean
 from edgekit.graph.boundaries import may_be_dynamic
-from edgekit.graph.ir import Graph, Node, QuantParams, Value
+from edgekit.graph.ir import Graph, Node, QuantParams, Value, unused_name
 from edgekit.graph.ops import MOVES, OPS, Fixed
 from edgekit.quantize import rules
 
@@ -156,10 +156,6 @@ def takes_integers(node: Node) -> bool:
 
 
 def _copy(value: Value, quant: QuantParams | None, taken: set[str]) -> Value:
-    stem = name = f"{value.name}.{'rounded' if quant else 'float'}"
-    count = 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
+    name = unused_name(f"{value.name}.{'rounded' if quant else 'float'}", taken)
     taken.add(name)
     return Value(name, value.shape, value.dtype, None, value.range, quant)

@@ -4,6 +4,7 @@ Enters: a graph. Leaves: what one node carries, channel by channel (carried.py),
 values stand or fall together (coupling.py).
 """
 
+from edgekit.graph.channels.atoms import components
 from edgekit.graph.channels.carried import (
     Atom,
     Families,
@@ -22,6 +23,7 @@ __all__ = [
     "Families",
     "Source",
     "carried",
+    "components",
     "couple",
     "depthwise",
     "every",

@@ -29,6 +29,12 @@ def varying(tag: Tag) -> list[int]:
     return [dim for dim, size in enumerate(tag.shape) if size > 1]
 
 
+def components(count: int, ties: np.ndarray) -> np.ndarray:
+    """The component of each of `count` points, tied in pairs (2, n)."""
+    links = coo_array((np.ones(ties.shape[1], bool), (ties[0], ties[1])), (count, count))
+    return connected_components(links, directed=False)[1]
+
+
 class Atoms:
     """All atoms of a graph, their ties and why some of them stay."""
 
@@ -105,7 +111,7 @@ class Atoms:
         ties = np.concatenate(self._ties, 1) if self._ties else np.zeros((2, 0), np.int32)
         fixed = [(atoms, why) for atoms, why in self._stays]
         while True:
-            labels = self._components(ties)
+            labels = components(self.count, ties)
             reasons: dict[int, str] = {}
             for atoms, why in fixed:
                 for label in np.unique(labels[atoms]).tolist():
@@ -124,10 +130,6 @@ class Atoms:
         stays = {int(atom): reasons[int(labels[atom])] for atom in np.flatnonzero(dead[labels])}
         labels = np.where(dead[labels], 0, labels + 1)
         return np.unique(labels, return_inverse=True)[1].astype(np.int32), stays
-
-    def _components(self, ties: np.ndarray) -> np.ndarray:
-        links = coo_array((np.ones(ties.shape[1], bool), (ties[0], ties[1])), (self.count, self.count))
-        return connected_components(links, directed=False)[1]
 
     def _settle(self, labels: np.ndarray, reasons: dict[int, str]) -> list[tuple[int, int]]:
         """Ties that follow from derived atoms: of a line of one class, of one that holds what stays, of equal
